@@ -1,0 +1,73 @@
+"""Identities that must hold in every row. A row that breaks one is flagged, shown, and never ranked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+#: Clocks and counters of different sources agree to this.
+TOLERANCE = 1e-6
+
+
+def broken_identities(row: Mapping[str, Any]) -> list[str]:
+    """A line for each identity that the row breaks. Null columns break nothing."""
+    found = [
+        *_ratios(row),
+        *_memory_order(row),
+        *_energy(row),
+        *_work(row),
+        *_positive(row),
+    ]
+    return [line for line in found if line]
+
+
+def _ratios(row: Mapping[str, Any]) -> list[str]:
+    names = [name for name in row if name.endswith("_ratio") and name not in ("latency_spread_ratio", "cpu_busy_ratio")]
+    return [
+        f"{name} is {row[name]:.4g}, which no ratio can be"
+        for name in names
+        if row[name] is not None and not 0 <= row[name] <= 1 + 1e-3
+    ]
+
+
+def _memory_order(row: Mapping[str, Any]) -> list[str]:
+    order = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes")
+    found = []
+    for lower, upper in zip(order, order[1:], strict=False):
+        small, large = row.get(lower), row.get(upper)
+        if small is not None and large is not None and small > large:
+            found.append(f"{lower} {small:,.0f} exceeds {upper} {large:,.0f}")
+    weights, peak = row.get("weights_bytes"), row.get("peak_allocated_bytes")
+    if weights is not None and peak is not None and weights > peak * (1 + TOLERANCE):
+        found.append(f"weights_bytes {weights:,.0f} exceeds peak_allocated_bytes {peak:,.0f}")
+    return found
+
+
+def _energy(row: Mapping[str, Any]) -> list[str]:
+    joules, watts, seconds = row.get("gpu_energy_joules"), row.get("gpu_power_mean_watts"), row.get("window_seconds")
+    if joules is None or watts is None or not seconds:
+        return []
+    found = []
+    if not math.isclose(joules, watts * seconds, rel_tol=TOLERANCE):
+        found.append(f"gpu_energy_joules {joules:.4g} is not power x time {watts * seconds:.4g}")
+    limit = row.get("gpu_power_limit_watts")
+    if limit and joules > limit * seconds * 1.05:
+        found.append(f"gpu_energy_joules {joules:.4g} exceeds the power limit x time {limit * seconds:.4g}")
+    return found
+
+
+def _work(row: Mapping[str, Any]) -> list[str]:
+    found = []
+    expected, counted = row.get("tokens_expected_count"), row.get("tokens_counted_count")
+    if expected is not None and counted is not None and expected != counted:
+        found.append(f"{counted} tokens were counted where {expected} were to be produced")
+    rate, latency, work = row.get("throughput_tokens_per_second"), row.get("latency_mean_seconds"), row.get("step_tokens_count")
+    if rate and latency and work and not math.isclose(rate * latency, work, rel_tol=TOLERANCE):
+        found.append(f"throughput x latency is {rate * latency:.6g}, not the {work} tokens of a step")
+    return found
+
+
+def _positive(row: Mapping[str, Any]) -> list[str]:
+    names = ("latency_p50_seconds", "throughput_tokens_per_second", "weights_bytes")
+    return [f"{name} is {row[name]}" for name in names if row.get(name) is not None and not row[name] > 0]

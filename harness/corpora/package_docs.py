@@ -1,0 +1,32 @@
+"""Descriptions of the installed distributions: prose that every environment carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from harness.corpora.text import Text, split
+from harness.interfaces import Corpus
+
+
+@dataclass(frozen=True)
+class PackageDocs(Corpus):
+    """Long descriptions (mostly README files), ordered by name of the distribution."""
+
+    maximum_bytes: int = 6_000_000
+
+    def load(self) -> Text:
+        """Read descriptions until `maximum_bytes`."""
+        return split(self._documents())
+
+    def _documents(self) -> Iterator[bytes]:
+        found = {dist.name.lower(): dist for dist in metadata.distributions() if dist.name}
+        total = 0
+        for name in sorted(found):
+            document = str(found[name].metadata.get_payload() or "").encode()
+            total += len(document)
+            if total > self.maximum_bytes:
+                return
+            if document:
+                yield document

@@ -1,0 +1,207 @@
+"""Facts of the machine and its software, read without torch; unknown is None."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+#: Versions of these decide whether an old row still stands for today's software.
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "torchao",
+    "accelerate",
+    "bitsandbytes",
+    "hqq",
+    "triton",
+    "numpy",
+)
+
+
+def resolve_device(name: str) -> str:
+    """`auto` becomes `cuda` where a GPU answers, else `cpu`; UserError for anything else unknown."""
+    if name == "auto":
+        return "cuda" if gpu_count() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device: {name!r} is not known; use auto, cpu or cuda")
+    if name == "cuda" and not gpu_count():
+        raise UserError("device: cuda was asked for, but no NVIDIA GPU answers here; use device=cpu")
+    return name
+
+
+@cache
+def gpu_count() -> int:
+    """GPUs that NVML reports and CUDA_VISIBLE_DEVICES leaves visible; 0 without a driver."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:
+        return 0
+
+
+def nvml_handle() -> Any:
+    """NVML's handle of the first visible GPU. CUDA's numbering and NVML's differ, so UUIDs and indices both work."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    if first.startswith("GPU-") or first.startswith("MIG-"):
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of PACKAGES and of this program; absent packages are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("efficiency-harness", *PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_revision() -> str:
+    """Hash of this package's own sources: what an edit changes and a new clone does not."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if "report" not in path.relative_to(root).parts:  # how rows are shown does not change them
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@cache
+def git_revision() -> str | None:
+    """The checkout's commit, with `+dirty` after uncommitted changes; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD").strip()
+        return head[:12] + ("+dirty" if _git(root, "status", "--porcelain", "--", "harness", "conf") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+def device_name(device: str) -> str:
+    """The part that is measured: the GPU's name by NVML, or the processor's."""
+    if device == "cuda":
+        import pynvml
+
+        return str(pynvml.nvmlDeviceGetName(nvml_handle()))
+    return cpu_model()
+
+
+@cache
+def cpu_model() -> str:
+    """Processor model by the kernel, with the number of cores this process may use."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{model} ({usable_cores()} cores)"
+
+
+def usable_cores() -> int:
+    """Cores that the scheduler may give this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_facts(device: str) -> dict[str, Any]:
+    """What identifies the machine and decides how its numbers may be read."""
+    facts: dict[str, Any] = {
+        "host_name": platform.node(),
+        "operating_system": platform.platform(),
+        "python_executable": sys.executable,
+        "cpu_model": cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "usable_core_count": usable_cores(),
+        "memory_total_bytes": _memory_total_bytes(),
+        "virtual_machine": "hypervisor" in _first_line("/proc/cpuinfo", "flags"),
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "cgroup_memory_limit": _read("/sys/fs/cgroup/memory.max"),
+        "environment_variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("OMP_", "MKL_", "CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_TF32"))},
+    }
+    if device == "cuda":
+        facts["gpu"] = gpu_facts()
+    return facts
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Static facts of the first visible GPU, each None where the driver does not tell."""
+    import pynvml as nvml
+
+    handle = nvml_handle()
+
+    def ask(function: Any, *arguments: Any) -> Any:
+        try:
+            return function(handle, *arguments)
+        except nvml.NVMLError:
+            return None
+
+    limit = ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
+    default_limit = ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit)
+    memory = ask(nvml.nvmlDeviceGetMemoryInfo)
+    return {
+        "name": ask(nvml.nvmlDeviceGetName),
+        "uuid": ask(nvml.nvmlDeviceGetUUID),
+        "vbios": ask(nvml.nvmlDeviceGetVbiosVersion),
+        "driver_version": nvml.nvmlSystemGetDriverVersion(),
+        "power_limit_watts": limit / 1000 if limit is not None else None,
+        "default_power_limit_watts": default_limit / 1000 if default_limit is not None else None,
+        "maximum_sm_clock_hertz": _scaled(ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM), 1e6),
+        "maximum_memory_clock_hertz": _scaled(ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM), 1e6),
+        "memory_total_bytes": memory.total if memory else None,
+        "persistence_mode": ask(nvml.nvmlDeviceGetPersistenceMode),
+        "compute_mode": ask(nvml.nvmlDeviceGetComputeMode),
+        "ecc_mode": ask(nvml.nvmlDeviceGetEccMode),
+        "mig_mode": ask(nvml.nvmlDeviceGetMigMode),
+    }
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _memory_total_bytes() -> int | None:
+    line = _first_line("/proc/meminfo", "MemTotal")
+    return int(line.split()[1]) * 1024 if line else None
+
+
+def _first_line(path: str, start: str) -> str:
+    try:
+        with open(path) as file:
+            return next((line for line in file if line.startswith(start)), "")
+    except OSError:
+        return ""
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,92 @@
+"""Operations and bytes that a transformer's method requires, by closed form; what is not known is None.
+
+Model FLOPs count the multiply-adds (two operations each) of matrix products that every implementation must do:
+linear layers, experts that a token visits, and causal attention without its masked half (PaLM, appendix B). Embedding
+look-ups, norms and activations are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sizes of a model, per token."""
+
+    #: Weights that multiply each token, embeddings left out, experts by the share that a token visits.
+    active_matmul_weights: float
+    #: The part of them that is trained.
+    trained_matmul_weights: float
+    #: Query-key and attention-value multiply-adds for each token and each position it attends to; None if unknown.
+    attention_weights_per_position: float | None
+    #: Bytes of all weights that a step must read at least: embeddings left out, experts by the share visited.
+    touched_bytes: float
+
+    def forward_flops(self, tokens: int, mean_positions: float) -> float | None:
+        """FLOPs of `tokens` tokens that each attend to `mean_positions` positions on average."""
+        if self.attention_weights_per_position is None:
+            return None
+        return 2.0 * tokens * (self.active_matmul_weights + self.attention_weights_per_position * mean_positions)
+
+    def backward_flops(self, tokens: int, mean_positions: float) -> float | None:
+        """FLOPs of the backward pass: gradients of activations everywhere, of weights where they are trained."""
+        if self.attention_weights_per_position is None:
+            return None
+        attention = 2 * self.attention_weights_per_position * mean_positions
+        return 2.0 * tokens * (self.active_matmul_weights + self.trained_matmul_weights + attention)
+
+
+def cost_of(model: Any) -> Cost:
+    """Read the sizes off a loaded model."""
+    from harness.tensors import storage_bytes
+
+    active = trained = touched = 0.0
+    embeddings = {id(module) for module in model.modules() if type(module).__name__.endswith("Embedding")}
+    for module in model.modules():
+        if id(module) in embeddings:
+            continue
+        share = _expert_share(module, model.config)
+        for name, parameter in module.named_parameters(recurse=False):
+            weights = _matmul_weights(module, name, parameter) * share
+            active += weights
+            trained += weights if parameter.requires_grad else 0.0
+            touched += storage_bytes([parameter]) * share
+    return Cost(active, trained, attention_weights(model.config), touched)
+
+
+def attention_weights(config: Any) -> float | None:
+    """Multiply-adds of all layers for one query and one key: heads x (key width + value width); None if unknown."""
+    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
+    if not heads or not layers or getattr(config, "layer_types", None) and set(config.layer_types) != {"full_attention"}:
+        return None
+    if getattr(config, "kv_lora_rank", None):
+        return layers * heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2.0 * layers * heads * width
+
+
+def cache_bytes_per_token(config: Any, element_bytes: int) -> float | None:
+    """Bytes of keys and values that one token adds to an unquantized cache; None if unknown."""
+    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
+    if not heads or not layers or getattr(config, "kv_lora_rank", None):
+        return None
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2.0 * layers * groups * width * element_bytes
+
+
+def _matmul_weights(module: Any, name: str, parameter: Any) -> float:
+    packed = getattr(parameter, "quant_state", None)
+    if packed is not None:  # bitsandbytes keeps two 4-bit values in a byte
+        return float(packed.shape.numel())
+    return float(parameter.numel()) if parameter.ndim >= 2 else 0.0
+
+
+def _expert_share(module: Any, config: Any) -> float:
+    """The share of a module's experts that one token visits; 1 for everything that is not a bank of experts."""
+    experts = getattr(module, "num_experts", None)
+    visited = getattr(config, "num_experts_per_tok", None)
+    stacked = any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+    return visited / experts if experts and visited and stacked else 1.0

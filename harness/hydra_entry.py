@@ -1,0 +1,91 @@
+"""`harness run`: Hydra reads the command line; its errors become one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from harness.building import nearest
+from harness.config import GROUPS, KEYS, config_folder
+from harness.errors import UserError
+
+
+def run(arguments: list[str]) -> int:
+    """Run Hydra over `arguments`, always as a sweep: a single trial is a sweep of one."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from harness.sweep import Interrupted
+
+    # Without this Hydra prints its own traceback and exits with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    _add_user_folder(arguments)
+    own = [] if {"-m", "--multirun"} & set(arguments) or _asks_for_information(arguments) else ["--multirun"]
+    before, sys.argv = sys.argv, ["harness run", *own, *arguments]
+    entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)
+    try:
+        entry()
+    except Interrupted as stop:
+        print(f"harness: {stop}", file=sys.stderr)
+        return 130
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    except OSError as error:
+        raise UserError(f"{error.strerror or error}: {error.filename!r}; choose another results folder with run.results=FOLDER") from error
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _one_trial(config: object) -> None:
+    """What another launcher calls for one job: the same path, for one configuration."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from harness.config import to_trials
+    from harness.sweep import run_sweep
+
+    choices = dict(HydraConfig.get().runtime.choices)
+    plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[arg-type]
+    assert isinstance(plain, dict)
+    trials, settings = to_trials({"config": plain, "choices": choices, "overrides": list(HydraConfig.get().overrides.task)})
+    run_sweep(trials, settings)
+
+
+def explain(error: Exception) -> str:
+    """Hydra's message as one line: what is wrong, the nearest name, what there is."""
+    text = str(error)
+    options = getattr(error, "options", None)
+    missing = getattr(error, "missing_cfg_file", None)
+    if missing and options is not None:
+        group, _, name = str(missing).rpartition("/")
+        names = sorted(options)
+        return f"no {group or 'configuration'} is called {name!r}.{nearest(name, names)} There are: {', '.join(names)}."
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        head = key[1].split("@")[0]
+        known = [*GROUPS, *KEYS]
+        first = head.split(".")[0]
+        if first not in known:
+            return f"unknown key {head!r}.{nearest(first, known)} The configuration has: {', '.join(KEYS)}."
+        return f"unknown key {head!r}; `harness list {first}s` shows what there is, and a chosen option's file shows its keys"
+    return " ".join(text.split())
+
+
+def _add_user_folder(arguments: list[str]) -> None:
+    """Modules beside a stranger's `--config-dir` can be named in `_target_`."""
+    for index, item in enumerate(arguments):
+        flag, _, value = item.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = Path(value or (arguments[index + 1] if index + 1 < len(arguments) else "")).resolve()
+            if not folder.is_dir():
+                raise UserError(f"--config-dir {str(folder)!r} is not a folder")
+            sys.path[:0] = [str(folder), str(folder.parent)]
+
+
+def _asks_for_information(arguments: list[str]) -> bool:
+    flags = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
+    return any(item.partition("=")[0] in flags for item in arguments)

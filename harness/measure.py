@@ -1,0 +1,173 @@
+"""The timed loop: warm up until settled, then step until the protocol has enough."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.interfaces import Meter, Session, Window
+from harness.protocol import Protocol
+
+
+@dataclass
+class Timings:
+    """Step times of one run, warm-up kept apart."""
+
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A window and how it came about."""
+
+    window: Window
+    warmup_seconds: list[float]
+    converged: bool
+    stop_reason: str
+    settled: bool
+
+
+def measure(session: Session, protocol: Protocol, device: str, meters: Sequence[Meter], fixed_steps: int | None) -> Measurement:
+    """Run the session's steps under the meters.
+
+    With `fixed_steps` the whole run has that many steps, warm-up included, and its length is the workload's choice.
+    """
+    clock = make_clock(device)
+    for meter in meters:
+        meter.phase("warmup")
+    warmup, settled = _warm_up(session, protocol, clock, fixed_steps)
+    session.forget()
+    for meter in meters:
+        meter.phase("step")
+    timings = Timings()
+    with sampling(meters):
+        for meter in meters:
+            meter.start()
+        start = time.perf_counter_ns()
+        reason = _run(session, protocol, clock, timings, None if fixed_steps is None else fixed_steps - len(warmup.host))
+        end = time.perf_counter_ns()
+        for meter in meters:
+            meter.stop()
+    window = Window(
+        session.work(), timings.host, timings.device, start, end, dict(session.held_bytes()), dict(session.samples())
+    )
+    converged = reason in ("enough", "workload's budget done")
+    return Measurement(window, warmup.host, converged, reason, settled)
+
+
+def make_clock(device: str) -> Callable[[Callable[[], None], Timings], None]:
+    """A function that times one call by the host's clock and, on a GPU, by device events as well."""
+    if device != "cuda":
+
+        def host_clock(step: Callable[[], None], into: Timings) -> None:
+            before = time.perf_counter()
+            step()
+            into.host.append(time.perf_counter() - before)
+
+        return host_clock
+
+    import torch
+
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+    def device_clock(step: Callable[[], None], into: Timings) -> None:
+        torch.cuda.synchronize()
+        before = time.perf_counter()
+        begin.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        into.host.append(time.perf_counter() - before)
+        into.device.append(begin.elapsed_time(end) / 1e3)
+
+    return device_clock
+
+
+def _warm_up(session: Session, protocol: Protocol, clock: Any, fixed_steps: int | None) -> tuple[Timings, bool]:
+    timings = Timings()
+    limit = time.perf_counter() + protocol.maximum_warmup_seconds
+    most = None if fixed_steps is None else max(1, fixed_steps // 4)
+    while True:
+        session.before_step()
+        clock(session.step, timings)
+        if has_settled(timings.host, protocol):
+            return timings, True
+        if len(timings.host) >= protocol.minimum_warmup_steps and time.perf_counter() > limit:
+            return timings, False
+        if most is not None and len(timings.host) >= most:
+            return timings, False
+
+
+def has_settled(seconds: Sequence[float], protocol: Protocol) -> bool:
+    """Whether the newest `settle_window` steps have about the same median as those before them."""
+    width = protocol.settle_window
+    if len(seconds) < max(protocol.minimum_warmup_steps, 2 * width):
+        return False
+    newest, before = statistics.median(seconds[-width:]), statistics.median(seconds[-2 * width : -width])
+    return abs(newest - before) <= protocol.settle_ratio * before
+
+
+def _run(session: Session, protocol: Protocol, clock: Any, timings: Timings, steps: int | None) -> str:
+    start = time.perf_counter()
+    while True:
+        session.before_step()
+        clock(session.step, timings)
+        if steps is not None:
+            if len(timings.host) >= steps:
+                return "workload's budget done"
+            continue
+        elapsed = time.perf_counter() - start
+        if elapsed >= protocol.minimum_seconds and is_enough(timings.host, protocol):
+            return "enough"
+        if elapsed >= protocol.maximum_seconds:
+            return unmet(timings.host, protocol)
+
+
+def is_enough(seconds: Sequence[float], protocol: Protocol) -> bool:
+    """Whether the samples' mean is known well enough."""
+    return len(seconds) >= protocol.minimum_samples and _relative_error(seconds) <= protocol.target_spread_ratio
+
+
+def unmet(seconds: Sequence[float], protocol: Protocol) -> str:
+    """Which condition the window missed at its time limit."""
+    if len(seconds) < protocol.minimum_samples:
+        return f"time limit with {len(seconds)} of {protocol.minimum_samples} samples"
+    return f"time limit with a relative standard error of {_relative_error(seconds):.3f}"
+
+
+def _relative_error(seconds: Sequence[float]) -> float:
+    return statistics.stdev(seconds) / len(seconds) ** 0.5 / statistics.fmean(seconds)
+
+
+class sampling:
+    """Calls every meter's `sample` at its period from one thread while the block runs."""
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self.meters = [meter for meter in meters if meter.period_seconds is not None]
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name="meters", daemon=True)
+
+    def __enter__(self) -> None:
+        if self.meters:
+            self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        if self.meters:
+            self.thread.join()
+
+    def _loop(self) -> None:
+        due = {id(meter): time.perf_counter() for meter in self.meters}
+        while True:
+            now = time.perf_counter()
+            for meter in self.meters:
+                if due[id(meter)] <= now:
+                    meter.sample()
+                    due[id(meter)] = max(now, due[id(meter)]) + (meter.period_seconds or 0.0)
+            if self.done.wait(max(0.0, min(due.values()) - time.perf_counter())):
+                return

@@ -1,0 +1,239 @@
+"""Energy by counter where there is one; by a model only in columns that say so."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.environment import nvml_handle
+from harness.interfaces import Meter, Metric, Readings, Window
+
+#: A counter that ticks every 100 ms cannot resolve a window of a few ticks: 20 periods bound the error at 5%.
+FEWEST_PERIODS = 20
+CLEAN_PERIODS = 100
+RAPL = Path("/sys/class/powercap/intel-rapl:0")
+
+
+@dataclass
+class Energy(Meter):
+    """The GPU's energy counter between updates, the processor's RAPL where readable, and codecarbon's model.
+
+    `country_iso_code` (three letters) names the grid for carbon; without it carbon stays null. The grid's intensity is
+    codecarbon's offline yearly mean.
+    """
+
+    country_iso_code: str = ""
+
+    period_seconds: ClassVar = 0.02
+    metrics: ClassVar = (
+        Metric("gpu_energy_joules", "energy of the whole GPU over the window, idle share included, by its counter", "lower"),
+        Metric("gpu_energy_uncertainty_joules", "what one period of the counter holds at the window's mean power"),
+        Metric("gpu_energy_per_step_joules", "gross GPU energy of a step", "lower"),
+        Metric("gpu_energy_per_token_joules", "gross GPU energy of a token of `token_kind`", "lower"),
+        Metric("gpu_power_mean_watts", "GPU energy over the window's time", "lower"),
+        Metric("gpu_power_maximum_watts", "highest instant power that was sampled"),
+        Metric("gpu_idle_power_watts", "GPU power before the model was loaded, with a context"),
+        Metric("gpu_energy_net_joules", "gross energy less idle power times the window", "lower"),
+        Metric("gpu_counter_period_seconds", "refresh period of the energy counter, inferred"),
+        Metric("cpu_energy_joules", "energy of the processor package over the window, by RAPL", "lower"),
+        Metric("cpu_energy_estimated_joules", "codecarbon's load model of the whole machine's processor", "lower"),
+        Metric("memory_energy_estimated_joules", "codecarbon's constant model of the machine's memory modules"),
+        Metric("energy_per_token_estimated_joules", "estimated processor and memory energy of a token", "lower"),
+        Metric("carbon_estimated_grams", "energy (by counter for a GPU, else estimated) times the grid's yearly mean", "lower"),
+    )
+
+    def once(self) -> Mapping[str, str]:
+        """The processor's TDP: codecarbon takes seconds to look it up."""
+        from harness.meters.codecarbon_model import TDP_VARIABLE, tdp_watts
+
+        watts = tdp_watts()
+        return {} if watts is None else {TDP_VARIABLE: str(watts)}
+
+    def open(self, device: str) -> None:
+        """Read the idle power before anything is loaded."""
+        self._state = _State(cuda=device == "cuda")
+        if self._state.cuda:
+            self._state.handle = nvml_handle()
+            self._state.idle_watts = _instant_power_watts(self._state.handle)
+
+    def start(self) -> None:
+        """First readings."""
+        state = self._state
+        state.rapl_start = _rapl_microjoules()
+        state.load_start = _busy_and_total_ticks()
+        self.sample()
+
+    def sample(self) -> None:
+        """The counter, and the instant power every fifth time (it is refreshed every 100 ms)."""
+        state = self._state
+        if state.cuda:
+            import pynvml
+
+            state.counter.append((time.perf_counter_ns(), pynvml.nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3))
+            if len(state.counter) % 5 == 1:
+                watts = _instant_power_watts(state.handle)
+                if watts is not None:
+                    state.power.append(watts)
+
+    def stop(self) -> None:
+        """Last readings."""
+        state = self._state
+        self.sample()
+        state.rapl_end = _rapl_microjoules()
+        state.load_end = _busy_and_total_ticks()
+
+    def readings(self, window: Window) -> Readings:
+        """Joules by source; null with a reason where there is none."""
+        values: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        facts: dict[str, Any] = {"energy_source": "none", "carbon_region": self.country_iso_code or None}
+        self._add_gpu(window, values, reasons, facts)
+        self._add_rapl(window, values, reasons)
+        self._add_estimate(window, values)
+        self._add_carbon(values, reasons, facts)
+        samples = {"gpu_power_watts": self._state.power} if self._state.power else {}
+        return Readings(values, reasons, facts, samples)
+
+    def availability(self, device: str) -> Mapping[str, str]:
+        """Sources on this machine."""
+        rapl = "RAPL" if _rapl_microjoules() is not None else "unavailable: RAPL is not readable (it needs root, and no virtual machine)"
+        gpu = "NVML energy counter" if device == "cuda" else "unavailable: no GPU"
+        return {"GPU energy": gpu, "processor energy": rapl, "estimated energy": "codecarbon's load model, in `_estimated_` columns only"}
+
+    def _add_gpu(self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]) -> None:
+        names = [metric.name for metric in self.metrics if metric.name.startswith("gpu_")]
+        state = self._state
+        if not state.cuda:
+            reasons.update(dict.fromkeys(names, "no GPU"))
+            return
+        values["gpu_idle_power_watts"] = state.idle_watts
+        values["gpu_power_maximum_watts"] = max(state.power, default=None)
+        found = counter_energy(state.counter, window.start_ns, window.end_ns)
+        values["gpu_counter_period_seconds"] = found.period_seconds
+        if found.joules is None:
+            energy_names = [name for name in names if name not in values]
+            reasons.update(dict.fromkeys(energy_names, found.reason))
+            return
+        watts = found.joules / window.seconds
+        values |= {
+            "gpu_energy_joules": found.joules,
+            "gpu_power_mean_watts": watts,
+            "gpu_energy_uncertainty_joules": watts * (found.period_seconds or 0.0),
+            "gpu_energy_per_step_joules": found.joules / window.steps,
+            "gpu_energy_per_token_joules": found.joules / (window.steps * window.work.tokens),
+        }
+        if state.idle_watts is not None:
+            values["gpu_energy_net_joules"] = found.joules - state.idle_watts * window.seconds
+        facts["energy_source"] = "counter"
+        facts["energy_window_periods"] = found.periods
+        facts["energy_window"] = "clean" if found.periods >= CLEAN_PERIODS else f"coarse: {found.periods:.0f} counter periods"
+
+    def _add_rapl(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
+        before, after = self._state.rapl_start, self._state.rapl_end
+        if before is None or after is None:
+            reasons["cpu_energy_joules"] = "RAPL is not readable (it needs root, and no virtual machine)"
+        elif window.seconds < 0.1:
+            reasons["cpu_energy_joules"] = "the window is shorter than 100 updates of RAPL"
+        else:
+            wrap = int((RAPL / "max_energy_range_uj").read_text())
+            values["cpu_energy_joules"] = ((after - before) % wrap) / 1e6
+
+    def _add_estimate(self, window: Window, values: dict[str, float | None]) -> None:
+        from harness.meters.codecarbon_model import cpu_power_watts, memory_power_watts
+
+        busy = self._state.load_end[0] - self._state.load_start[0]
+        total = self._state.load_end[1] - self._state.load_start[1]
+        cpu = cpu_power_watts(busy / total) if total else None
+        memory = memory_power_watts()
+        values["cpu_energy_estimated_joules"] = None if cpu is None else cpu * window.seconds
+        values["memory_energy_estimated_joules"] = None if memory is None else memory * window.seconds
+        if cpu is not None and memory is not None:
+            tokens = window.steps * window.work.tokens
+            values["energy_per_token_estimated_joules"] = (cpu + memory) * window.seconds / tokens
+
+    def _add_carbon(self, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]) -> None:
+        from harness.meters.codecarbon_model import grid_grams_per_kilowatt_hour
+
+        if not self.country_iso_code:
+            reasons["carbon_estimated_grams"] = "no grid is named: set meters.energy.country_iso_code"
+            return
+        intensity = grid_grams_per_kilowatt_hour(self.country_iso_code)
+        parts = [values.get(name) for name in ("gpu_energy_joules", "cpu_energy_estimated_joules", "memory_energy_estimated_joules")]
+        joules = sum(part for part in parts if part is not None)
+        facts["grid_grams_per_kilowatt_hour"] = intensity
+        values["carbon_estimated_grams"] = joules / 3.6e6 * intensity
+
+
+@dataclass
+class _State:
+    """What one window's readings hold."""
+
+    cuda: bool
+    handle: Any = None
+    idle_watts: float | None = None
+    rapl_start: int | None = None
+    rapl_end: int | None = None
+    load_start: tuple[int, int] = (0, 0)
+    load_end: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.counter: list[tuple[int, float]] = []
+        self.power: list[float] = []
+
+
+@dataclass(frozen=True)
+class CounterEnergy:
+    """Energy between two times by a counter that is refreshed now and then, or a reason why not."""
+
+    joules: float | None
+    period_seconds: float | None
+    periods: float
+    reason: str = ""
+
+
+def counter_energy(readings: Sequence[tuple[int, float]], start_ns: int, end_ns: int) -> CounterEnergy:
+    """Energy from `start_ns` to `end_ns` by readings (time in ns, joules since some start) of a stepping counter.
+
+    Only readings at which the counter had just moved carry its true time. The line through the first and the last of
+    them inside the window gives mean power over whole periods, which is then taken for the window's edges as well.
+    """
+    ticks = [after for before, after in zip(readings, readings[1:], strict=False) if after[1] != before[1]]
+    ticks = [tick for tick in ticks if start_ns <= tick[0] <= end_ns]
+    if len(ticks) < 3:
+        return CounterEnergy(None, None, 0.0, "the counter did not move three times in the window; measure longer")
+    gaps = [(after[0] - before[0]) / 1e9 for before, after in zip(ticks, ticks[1:], strict=False)]
+    period = statistics.median(gaps)
+    periods = (end_ns - start_ns) / 1e9 / period
+    if periods < FEWEST_PERIODS:
+        reason = f"the window has {periods:.0f} periods of the counter; {FEWEST_PERIODS} are needed (protocol.minimum_seconds)"
+        return CounterEnergy(None, period, periods, reason)
+    watts = (ticks[-1][1] - ticks[0][1]) / ((ticks[-1][0] - ticks[0][0]) / 1e9)
+    return CounterEnergy(watts * (end_ns - start_ns) / 1e9, period, periods)
+
+
+def _instant_power_watts(handle: Any) -> float | None:
+    """NVML's instant power. The plain power reading is a one-second mean on newer GPUs and is not used."""
+    import pynvml as nvml
+
+    value = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+    return value.value.uiVal / 1e3 if value.nvmlReturn == nvml.NVML_SUCCESS else None
+
+
+def _rapl_microjoules() -> int | None:
+    try:
+        return int((RAPL / "energy_uj").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _busy_and_total_ticks() -> tuple[int, int]:
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(item) for item in file.readline().split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)

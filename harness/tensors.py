@@ -1,0 +1,76 @@
+"""What tensors really hold: storages counted once, packed and wrapped formats opened."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def inner_tensors(tensor: Any) -> Iterator[Any]:
+    """The plain tensors behind one that may be a wrapper (torchao) or carry its scales beside it (bitsandbytes)."""
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from inner_tensors(getattr(tensor, name))
+        return
+    yield tensor
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        yield from _reachable(vars(state), depth=2)
+
+
+def storage_bytes(tensors: Iterable[Any], device_type: str | None = None) -> int:
+    """Bytes of the distinct storages behind `tensors`, on one kind of device or on all."""
+    seen: dict[tuple[str, int], int] = {}
+    for tensor in tensors:
+        for plain in inner_tensors(tensor):
+            if device_type is None or plain.device.type == device_type:
+                storage = plain.untyped_storage()
+                seen[(str(plain.device), storage.data_ptr())] = storage.nbytes()
+    return sum(seen.values())
+
+
+def model_bytes(model: Any) -> int:
+    """Bytes of a model's parameters and buffers as they are stored."""
+    return storage_bytes([*model.parameters(), *model.buffers()])
+
+
+def reachable_bytes(root: Any) -> int:
+    """Bytes of every tensor reachable through attributes and containers of `root` (an optimizer, a cache)."""
+    return storage_bytes(_reachable(root, depth=8))
+
+
+def live_bytes(device_type: str) -> int:
+    """Bytes of every tensor that Python holds now, on one kind of device.
+
+    Tensors made before the process was forked are not among them (they are frozen out of the collector), nor are
+    those that only C++ holds, such as activations saved inside a running backward pass.
+    """
+    import torch
+
+    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    return storage_bytes(found, device_type)
+
+
+def _reachable(root: Any, depth: int, seen: set[int] | None = None) -> Iterator[Any]:
+    import torch
+
+    seen = set() if seen is None else seen
+    if id(root) in seen or depth < 0:
+        return
+    seen.add(id(root))
+    if isinstance(root, torch.Tensor):
+        yield root
+        return
+    if isinstance(root, dict):
+        children: Iterable[Any] = [*root.keys(), *root.values()]
+    elif isinstance(root, (list, tuple, set)):
+        children = root
+    elif hasattr(root, "__dict__") and not isinstance(root, (type, torch.nn.Module)):
+        children = vars(root).values()
+    else:
+        return
+    for child in children:
+        yield from _reachable(child, depth - 1, seen)

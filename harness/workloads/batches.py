@@ -1,0 +1,83 @@
+"""Batches of byte tokens from a text, and the loss on the part that was held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def random_batch(text: Any, batch_size: int, length: int, generator: Any) -> Any:
+    """Windows of `length` bytes at random places: a (batch_size, length) int64 tensor on the host."""
+    import torch
+
+    if len(text) < length + 1:
+        raise ValueError(f"the text holds {len(text)} bytes, too few for sequences of {length}; give more text")
+    starts = torch.randint(len(text) - length, (batch_size,), generator=generator)
+    return torch.stack([text[start : start + length] for start in starts.tolist()]).long()
+
+
+def held_out_windows(text: Any, count: int, length: int) -> Any:
+    """Windows spread evenly over the held-out text, the same for every trial: (count, length) int64."""
+    import torch
+
+    count = max(1, min(count, len(text) // length))
+    stride = max(1, (len(text) - length) // count)
+    return torch.stack([text[i * stride : i * stride + length] for i in range(count)]).long()
+
+
+def bits_per_byte(model: Any, windows: Any, device: str, batch_size: int = 16) -> tuple[float, float]:
+    """Mean loss in bits per predicted byte, and the standard error over windows.
+
+    Logits are taken in float32; a model in evaluation mode is left so.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    losses = []
+    with torch.no_grad():
+        for chunk in windows.split(batch_size):
+            tokens = chunk.to(device)
+            # Prompt and prefix methods put positions of their own before the text; only the text's count.
+            logits = model(input_ids=tokens, use_cache=False).logits[:, -tokens.shape[1] :]
+            losses.append(_loss_of_each(logits[:, :-1], tokens[:, 1:]))
+    model.train(was_training)
+    return _mean_bits(losses)
+
+
+def bits_per_byte_through_cache(
+    model: Any, windows: Any, device: str, new_cache: Callable[[int], Any], batch_size: int = 16
+) -> tuple[float, float]:
+    """As `bits_per_byte`, for the second half of each window after the first was read into a cache.
+
+    What a quantized or shortened cache costs shows only in what later tokens read back from it.
+    """
+    import torch
+
+    half, losses = windows.shape[1] // 2, []
+    with torch.no_grad():
+        for chunk in windows.split(batch_size):
+            tokens, cache = chunk.to(device), new_cache(windows.shape[1])
+            model(input_ids=tokens[:, :half], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = model(input_ids=tokens[:, half:], past_key_values=cache, use_cache=True).logits
+            losses.append(_loss_of_each(logits[:, :-1], tokens[:, half + 1 :]))
+    return _mean_bits(losses)
+
+
+def _loss_of_each(logits: Any, targets: Any) -> Any:
+    """Mean loss in nats of each sequence, in float32."""
+    import torch
+
+    flat = torch.nn.functional.cross_entropy(
+        logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none"
+    )
+    return flat.view(len(targets), -1).mean(1)
+
+
+def _mean_bits(losses: list[Any]) -> tuple[float, float]:
+    import torch
+
+    bits = torch.cat(losses).double().cpu() / math.log(2)
+    error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else float("nan")
+    return bits.mean().item(), error

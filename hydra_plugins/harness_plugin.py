@@ -1,0 +1,51 @@
+"""Hydra finds its plugins in this namespace package; what they do lives in `harness.sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+
+
+class HarnessSweeper(BasicSweeper):
+    """The basic sweeper, except that the launcher checks every job: with better messages, and once."""
+
+    def validate_batch_is_composable(self, batch: list[list[str]]) -> None:
+        """Nothing: see the class."""
+
+
+class HarnessLauncher(Launcher):
+    """Hands the whole batch to the harness, which checks it, leaves out what is measured, orders it and runs it."""
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        """Remember what Hydra gives; nothing starts here."""
+        self.config_loader = hydra_context.config_loader
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        """Run all jobs of the batch."""
+        from harness.sweep import launch
+
+        launch(self.config_loader, self.config, [list(job) for job in job_overrides])
+        return []
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="harness",
+    node={"_target_": "hydra_plugins.harness_plugin.HarnessLauncher"},
+    provider="harness",
+)
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="harness",
+    node={
+        "_target_": "hydra_plugins.harness_plugin.HarnessSweeper",
+        "max_batch_size": None,
+        "params": None,
+    },
+    provider="harness",
+)
