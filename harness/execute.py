@@ -136,7 +136,7 @@ def _row(
     reasons = {metric.name: "random weights predict nothing" for metric in context.workload.metrics if metric.name not in outcome}
     return {
         "status": "ok",
-        "flags": [] if result.converged else [f"not converged: {result.stop_reason}"],
+        "flags": [],
         "converged": result.converged,
         "stop_reason": result.stop_reason,
         "warmup_settled": result.settled,

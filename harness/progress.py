@@ -64,6 +64,8 @@ def result(row: dict[str, Any]) -> str:
     text += f", {row['throughput_tokens_per_second']:,.0f} {row['token_kind']} tokens/s"
     if row.get("quality_bits_per_byte") is not None:
         text += f", {row['quality_bits_per_byte']:.3f} bits/byte"
+    if not row["converged"]:
+        text += f" [dim]({row['stop_reason']})[/]"
     if row["flags"]:
         text += f" [yellow]({'; '.join(row['flags']).replace('[', chr(92) + '[')})[/]"
     return text

@@ -49,8 +49,10 @@ def live_bytes(device_type: str) -> int:
     those that only C++ holds, such as activations saved inside a running backward pass.
     """
     import torch
+    from torch._subclasses.fake_tensor import FakeTensor
 
-    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    # The compiler keeps fake tensors, which have shapes and no storage.
+    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor) and type(item) is not FakeTensor]
     return storage_bytes(found, device_type)
 
 

@@ -17,7 +17,7 @@ class Decode(Workload):
     batch_size: int = 1
     prompt_tokens: int = 256
     new_tokens: int = 128
-    quality_windows: int = 128
+    quality_windows: int = 64
 
     moments: ClassVar = frozenset({"configure", "load_options", "transform", "cache"})
     metrics: ClassVar = QUALITY_METRICS

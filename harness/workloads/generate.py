@@ -23,7 +23,7 @@ class Generate(Workload):
     batch_size: int = 1
     prompt_tokens: int = 256
     new_tokens: int = 64
-    quality_windows: int = 128
+    quality_windows: int = 64
 
     moments: ClassVar = frozenset({"configure", "load_options", "transform", "cache", "generation"})
     metrics: ClassVar = QUALITY_METRICS

@@ -15,7 +15,7 @@ class Prefill(Workload):
 
     batch_size: int = 1
     prompt_tokens: int = 512
-    quality_windows: int = 128
+    quality_windows: int = 64
 
     moments: ClassVar = frozenset({"configure", "load_options", "transform", "cache"})
     metrics: ClassVar = QUALITY_METRICS
