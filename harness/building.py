@@ -12,7 +12,6 @@ from harness.errors import UserError
 from harness.interfaces import Context, Corpus, Meter, Model, Technique, Workload, moments
 from harness.trial import Part, Trial
 
-
 KINDS: dict[str, type] = {
     "model": Model,
     "technique": Technique,

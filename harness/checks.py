@@ -62,7 +62,11 @@ def _work(row: Mapping[str, Any]) -> list[str]:
     expected, counted = row.get("tokens_expected_count"), row.get("tokens_counted_count")
     if expected is not None and counted is not None and expected != counted:
         found.append(f"{counted} tokens were counted where {expected} were to be produced")
-    rate, latency, work = row.get("throughput_tokens_per_second"), row.get("latency_mean_seconds"), row.get("step_tokens_count")
+    rate, latency, work = (
+        row.get("throughput_tokens_per_second"),
+        row.get("latency_mean_seconds"),
+        row.get("step_tokens_count"),
+    )
     if rate and latency and work and not math.isclose(rate * latency, work, rel_tol=TOLERANCE):
         found.append(f"throughput x latency is {rate * latency:.6g}, not the {work} tokens of a step")
     return found

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command not in commands:
             from harness.building import nearest
 
-            raise UserError(f"unknown command {command!r}.{nearest(command, commands)} There are: {', '.join(commands)}.")
+            raise UserError(
+                f"unknown command {command!r}.{nearest(command, commands)} There are: {', '.join(commands)}."
+            )
         return commands[command](rest)
     except UserError as error:
         print(f"harness: {error}", file=sys.stderr)

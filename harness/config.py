@@ -32,6 +32,7 @@ def compose_all(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> list
     """The plain configuration of every job; on all cores, because Hydra takes tens of milliseconds for each."""
     global _loader, _master
     _loader, _master = loader, master
+    _check_technique_options(jobs)
     if len(jobs) < 8:
         return [_compose(job) for job in jobs]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
@@ -46,7 +47,7 @@ _master: Any = None
 def _compose(job: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    overrides = drop_unchosen(job)
+    overrides = adapt(job)
     config = _loader.load_sweep_config(_master, overrides)
     choices = dict(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
@@ -55,12 +56,39 @@ def _compose(job: Sequence[str]) -> dict[str, Any]:
     return {"config": plain, "choices": choices, "overrides": overrides}
 
 
-def drop_unchosen(job: Sequence[str]) -> list[str]:
-    """Leave out options of techniques that this job does not use, so that `none,lora technique.lora.r=4,8` works."""
-    chosen = {name for item in job if item.startswith("technique=") for name in re.findall(r"[\w-]+", item[10:])}
-    if not any(item.startswith("technique=") for item in job):
-        return list(job)
-    return [item for item in job if not (m := re.match(r"\+*technique\.([\w-]+)\.", item)) or m[1] in chosen]
+def adapt(job: Sequence[str]) -> list[str]:
+    """Leave out options of techniques that this job does not use: `technique=none,lora technique.lora.r=4,8` works."""
+    chosen = _chosen_techniques(job)
+    return [item for item in map(force, job) if not (owner := _technique_of(item)) or owner in chosen]
+
+
+def _check_technique_options(jobs: Sequence[Sequence[str]]) -> None:
+    """UserError for an option of a technique that no job uses: it would be left out everywhere."""
+    chosen = {name for job in jobs for name in _chosen_techniques(job)}
+    for item in jobs[0] if jobs else ():
+        owner = _technique_of(item)
+        if owner and owner not in chosen:
+            raise UserError(f"{item.lstrip('+')}: no trial uses technique {owner!r}.{nearest(owner, chosen)}")
+
+
+def _chosen_techniques(job: Sequence[str]) -> set[str]:
+    choices = [item.partition("=")[2] for item in job if item.startswith("technique=")]
+    return set(re.findall(r"[\w-]+", choices[-1])) if choices else {"none"}
+
+
+def _technique_of(item: str) -> str | None:
+    found = re.match(r"\+*technique\.([\w-]+)\.", item)
+    return found[1] if found else None
+
+
+def force(override: str) -> str:
+    """`++key=value` for a key inside an option: it may then set a field that the option's file leaves at its default.
+
+    A key that does not exist is found when the option is built, with the names there are.
+    """
+    key = override.partition("=")[0].lstrip("+")
+    inside = "=" in override and key.partition(".")[0] in (*GROUPS, "run") and "." in key
+    return f"++{override.lstrip('+')}" if inside else override
 
 
 def to_trials(composed: Mapping[str, Any]) -> tuple[list[Trial], Settings]:
@@ -77,11 +105,23 @@ def to_trials(composed: Mapping[str, Any]) -> tuple[list[Trial], Settings]:
     if not techniques:
         raise UserError("technique: choose at least one; `technique=none` is the baseline")
     seed = _whole_number(config["seed"], "seed")
-    content = {kind: found for kind, part in parts.items() if kind != "workload" and (found := make(kind, part).identity())}
+    content = {
+        kind: found for kind, part in parts.items() if kind != "workload" and (found := make(kind, part).identity())
+    }
     device = resolve_device(str(config["device"]))
     meters = tuple(_named(kind="meters", config=config, changes={}))
     return [
-        Trial(parts["model"], techniques, parts["workload"], parts["corpus"], protocol, meters, device, seed + repeat, content)
+        Trial(
+            parts["model"],
+            techniques,
+            parts["workload"],
+            parts["corpus"],
+            protocol,
+            meters,
+            device,
+            seed + repeat,
+            content,
+        )
         for repeat in range(settings.repeats)
     ], settings
 
@@ -92,6 +132,8 @@ def _chosen(kind: str, config: Mapping[str, Any], choices: Mapping[str, Any], ch
 
 def _named(kind: str, config: Mapping[str, Any], changes: Mapping[str, list[str]]) -> list[Any]:
     options = config.get(kind) or {}
+    if not isinstance(options, dict):
+        raise UserError(f"{kind}: {options!r} is not an option; choose with {kind}=NAME")
     if "_target_" in options:
         raise UserError(f"{kind}: the option's file lacks its first line, `# @package {kind}.<its name>`")
     return [make_part(kind, name, data, changes.get(f"{kind}.{name}", [])) for name, data in options.items()]

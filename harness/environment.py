@@ -53,13 +53,21 @@ def gpu_count() -> int:
         return 0
 
 
+def nvml() -> Any:
+    """NVIDIA's management library, started. Its stubs are unions that no checker can follow, hence Any."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml
+
+
 def nvml_handle() -> Any:
     """NVML's handle of the first visible GPU. CUDA's numbering and NVML's differ, so UUIDs and indices both work."""
     import pynvml
 
     pynvml.nvmlInit()
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
-    if first.startswith("GPU-") or first.startswith("MIG-"):
+    if first.startswith(("GPU-", "MIG-")):
         return pynvml.nvmlDeviceGetHandleByUUID(first)
     return pynvml.nvmlDeviceGetHandleByIndex(int(first))
 
@@ -100,7 +108,9 @@ def git_revision() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    ).stdout
 
 
 def device_name(device: str) -> str:
@@ -144,7 +154,11 @@ def machine_facts(device: str) -> dict[str, Any]:
         "virtual_machine": "hypervisor" in _first_line("/proc/cpuinfo", "flags"),
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cgroup_memory_limit": _read("/sys/fs/cgroup/memory.max"),
-        "environment_variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("OMP_", "MKL_", "CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_TF32"))},
+        "environment_variables": {
+            k: v
+            for k, v in sorted(os.environ.items())
+            if k.startswith(("OMP_", "MKL_", "CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_TF32"))
+        },
     }
     if device == "cuda":
         facts["gpu"] = gpu_facts()

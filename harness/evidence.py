@@ -82,8 +82,6 @@ def session_evidence(technique: Technique, facts: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
-
-
 def _elements(parameter: Any) -> int:
     state = getattr(parameter, "quant_state", None)
     return state.shape.numel() if state is not None else parameter.numel()

@@ -61,7 +61,11 @@ def describe(trial: Trial, context: Context) -> dict[str, Any]:
 def failure(error: BaseException) -> dict[str, Any]:
     """Status, reason and traceback of an exception; running out of memory is a status of its own."""
     text = f"{type(error).__name__}: {error}".strip()
-    return {"status": "oom" if is_out_of_memory(error) else "error", "reason": text[:2000], "traceback": traceback.format_exc()}
+    return {
+        "status": "oom" if is_out_of_memory(error) else "error",
+        "reason": text[:2000],
+        "traceback": traceback.format_exc(),
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -116,7 +120,9 @@ def load(context: Context, names: Sequence[str]) -> tuple[Any, dict[str, list[st
     return model, changes
 
 
-def _all_changes(trial: Trial, context: Context, session: Session, changes: dict[str, list[str]], flags: list[str]) -> dict[str, str]:
+def _all_changes(
+    trial: Trial, context: Context, session: Session, changes: dict[str, list[str]], flags: list[str]
+) -> dict[str, str]:
     facts, found = session.facts(), {}
     for part, technique in zip(trial.techniques, context.techniques, strict=True):
         lines = [*changes[part.name], session_evidence(technique, facts)]
@@ -127,13 +133,22 @@ def _all_changes(trial: Trial, context: Context, session: Session, changes: dict
 
 
 def _row(
-    context: Context, session: Session, model: Any, result: Measurement, outcome: Mapping[str, Any], counted: Mapping[str, int]
+    context: Context,
+    session: Session,
+    model: Any,
+    result: Measurement,
+    outcome: Mapping[str, Any],
+    counted: Mapping[str, int],
 ) -> dict[str, Any]:
     window, work = result.window, result.window.work
     steps = len(result.warmup_seconds) + window.steps
     shape = fingerprint(model)
     kind = f"{work.token_kind}_tokens"
-    reasons = {metric.name: "random weights predict nothing" for metric in context.workload.metrics if metric.name not in outcome}
+    reasons = {
+        metric.name: "random weights predict nothing"
+        for metric in context.workload.metrics
+        if metric.name not in outcome
+    }
     return {
         "status": "ok",
         "flags": [],
@@ -156,7 +171,10 @@ def _row(
         "warmup_step_seconds": result.warmup_seconds,
         "tokens_expected_count": steps * work.tokens,
         "tokens_counted_count": counted.get(kind),
-        **{f"{name}_samples" if not name.endswith("_seconds") else name: list(values) for name, values in window.samples.items()},
+        **{
+            f"{name}_samples" if not name.endswith("_seconds") else name: list(values)
+            for name, values in window.samples.items()
+        },
         **outcome,
         "reasons": reasons,
         "facts": dict(session.facts()),

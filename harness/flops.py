@@ -59,7 +59,11 @@ def cost_of(model: Any) -> Cost:
 def attention_weights(config: Any) -> float | None:
     """Multiply-adds of all layers for one query and one key: heads x (key width + value width); None if unknown."""
     heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not heads or not layers or getattr(config, "layer_types", None) and set(config.layer_types) != {"full_attention"}:
+    if (
+        not heads
+        or not layers
+        or (getattr(config, "layer_types", None) and set(config.layer_types) != {"full_attention"})
+    ):
         return None
     if getattr(config, "kv_lora_rank", None):
         return layers * heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)

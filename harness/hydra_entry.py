@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.building import nearest
-from harness.config import GROUPS, KEYS, config_folder
+from harness.config import GROUPS, KEYS, config_folder, force
 from harness.errors import UserError
 
 
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _add_user_folder(arguments)
     own = [] if {"-m", "--multirun"} & set(arguments) or _asks_for_information(arguments) else ["--multirun"]
-    before, sys.argv = sys.argv, ["harness run", *own, *arguments]
+    before, sys.argv = sys.argv, ["harness run", *own, *map(force, arguments)]
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)
     try:
         entry()
@@ -34,7 +34,9 @@ def run(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     except OSError as error:
-        raise UserError(f"{error.strerror or error}: {error.filename!r}; choose another results folder with run.results=FOLDER") from error
+        raise UserError(
+            f"{error.strerror or error}: {error.filename!r}; choose another results folder with run.results=FOLDER"
+        ) from error
     finally:
         sys.argv = before
     return 0
@@ -51,7 +53,9 @@ def _one_trial(config: object) -> None:
     choices = dict(HydraConfig.get().runtime.choices)
     plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[arg-type]
     assert isinstance(plain, dict)
-    trials, settings = to_trials({"config": plain, "choices": choices, "overrides": list(HydraConfig.get().overrides.task)})
+    trials, settings = to_trials(
+        {"config": plain, "choices": choices, "overrides": list(HydraConfig.get().overrides.task)}
+    )
     run_sweep(trials, settings)
 
 
@@ -67,11 +71,7 @@ def explain(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         head = key[1].split("@")[0]
-        known = [*GROUPS, *KEYS]
-        first = head.split(".")[0]
-        if first not in known:
-            return f"unknown key {head!r}.{nearest(first, known)} The configuration has: {', '.join(KEYS)}."
-        return f"unknown key {head!r}; `harness list {first}s` shows what there is, and a chosen option's file shows its keys"
+        return f"unknown key {head!r}.{nearest(head, [*GROUPS, *KEYS])} The configuration has: {', '.join(KEYS)}."
     return " ".join(text.split())
 
 

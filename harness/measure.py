@@ -32,7 +32,9 @@ class Measurement:
     settled: bool
 
 
-def measure(session: Session, protocol: Protocol, device: str, meters: Sequence[Meter], fixed_steps: int | None) -> Measurement:
+def measure(
+    session: Session, protocol: Protocol, device: str, meters: Sequence[Meter], fixed_steps: int | None
+) -> Measurement:
     """Run the session's steps under the meters.
 
     With `fixed_steps` the whole run has that many steps, warm-up included, and its length is the workload's choice.
@@ -49,7 +51,9 @@ def measure(session: Session, protocol: Protocol, device: str, meters: Sequence[
         for meter in meters:
             meter.start()
         start = time.perf_counter_ns()
-        reason = _run(session, protocol, clock, timings, None if fixed_steps is None else fixed_steps - len(warmup.host))
+        reason = _run(
+            session, protocol, clock, timings, None if fixed_steps is None else fixed_steps - len(warmup.host)
+        )
         end = time.perf_counter_ns()
         for meter in meters:
             meter.stop()

@@ -53,7 +53,9 @@ class Progress:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
         self.bar.update(self.task, advance=1, counts=counts)
         mark = MARKS.get(row["status"], f"[red]{row['status']}[/]")
-        self.console.print(f"{sum(self.statuses.values()):>4}/{self.total} {mark} {label.replace('[', chr(92) + '[')}{result(row)}")
+        self.console.print(
+            f"{sum(self.statuses.values()):>4}/{self.total} {mark} {label.replace('[', chr(92) + '[')}{result(row)}"
+        )
 
 
 def result(row: dict[str, Any]) -> str:

@@ -71,7 +71,9 @@ class Runner:
 
     def _start(self, folder: Path) -> _Process:
         if self.settings.isolation == "spawn":
-            return _Process.spawned([*(self.settings.command or (sys.executable,)), "-m", "harness.worker", str(folder)])
+            return _Process.spawned(
+                [*(self.settings.command or (sys.executable,)), "-m", "harness.worker", str(folder)]
+            )
         process = self.context.Process(target=worker_main, args=(str(folder),), daemon=True)
         with _hidden_main():
             process.start()

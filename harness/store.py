@@ -169,5 +169,7 @@ def locked(results: Results) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"results folder {str(results.root)!r}: another sweep is writing to it; wait for it to end") from error
+            raise UserError(
+                f"results folder {str(results.root)!r}: another sweep is writing to it; wait for it to end"
+            ) from error
         yield

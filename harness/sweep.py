@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.building import make_context
 from harness.config import compose_all, to_trials
 from harness.errors import UserError
 from harness.execute import describe
-from harness.building import make_context
 from harness.progress import Progress
 from harness.resume import Plan, plan, recover
 from harness.runner import Runner
@@ -41,7 +41,7 @@ def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
 
 
 def run_sweep(trials: Sequence[Trial], settings: Settings, name: str = "") -> list[dict[str, Any]]:
-    """Measure every trial that has no row yet; return the new rows. UserError before anything runs if one is invalid."""
+    """Measure every trial that has no row yet; return the new rows. UserError before the first if one is invalid."""
     results = Results(Path(settings.results))
     with locked(results), _terminable():
         recovered = recover(results)
@@ -66,7 +66,14 @@ def _run_all(results: Results, trials: Sequence[Trial], settings: Settings, name
         rows = []
         for index, (block, trial) in enumerate(order(trials, settings)):
             progress.begin(trial.label)
-            row = _run_one(results, runner, trial, settings, checked["environment"], {"order_index": index, "block": block, "sweep": name})
+            row = _run_one(
+                results,
+                runner,
+                trial,
+                settings,
+                checked["environment"],
+                {"order_index": index, "block": block, "sweep": name},
+            )
             progress.end(trial.label, row)
             rows.append(row)
     return rows
@@ -95,7 +102,9 @@ def _prepare(results: Results, runner: Runner, trial: Trial, settings: Settings,
     spec = {"job": "prepare", "trial": trial.to_dict(), "cache": str(results.cache.resolve()), "environment": variables}
     finished = runner.run(folder, spec, settings.timeout_seconds)
     if finished.answer is None:
-        raise UserError(f"{trial.label}: its weights could not be made ({finished.reason}); see {folder / 'output.txt'}")
+        raise UserError(
+            f"{trial.label}: its weights could not be made ({finished.reason}); see {folder / 'output.txt'}"
+        )
     (folder / "row.json").unlink()
 
 
@@ -146,7 +155,9 @@ def _announce(todo: Plan, recovered: int, total: int) -> None:
     if todo.measured:
         failed = f", {todo.failed} of them failed (run.rerun=failed tries those again)" if todo.failed else ""
         lines.append(f"{todo.measured} of {total} trials have a row already{failed}")
-    lines += [f"{count} kept row(s) were measured with other software: {change}" for change, count in todo.stale.items()]
+    lines += [
+        f"{count} kept row(s) were measured with other software: {change}" for change, count in todo.stale.items()
+    ]
     if todo.stale:
         lines.append("run.rerun=stale measures them again")
     if not todo.run:
@@ -166,5 +177,3 @@ class _terminable:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self.before)
-
-

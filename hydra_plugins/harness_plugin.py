@@ -11,7 +11,13 @@ from hydra.plugins.launcher import Launcher
 
 
 class HarnessSweeper(BasicSweeper):
-    """The basic sweeper, except that the launcher checks every job: with better messages, and once."""
+    """The basic sweeper, except that the command line wins over a named sweep and that the launcher does the checks."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the product of a named sweep's choices and the command line's."""
+        given = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+        self.params = {key: value for key, value in (self.params or {}).items() if key not in given}
+        return super().sweep(arguments)
 
     def validate_batch_is_composable(self, batch: list[list[str]]) -> None:
         """Nothing: see the class."""

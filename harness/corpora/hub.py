@@ -26,7 +26,9 @@ class Hub(Corpus):
         if not self.dataset:
             raise ValueError("corpus 'hub' needs a dataset; add corpus.dataset=owner/name")
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise ValueError("corpus.revision must be a full commit hash (40 hexadecimal digits), so that it never moves")
+            raise ValueError(
+                "corpus.revision must be a full commit hash (40 hexadecimal digits), so that it never moves"
+            )
         try:
             import datasets  # noqa: F401
         except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from harness.corpora.text import Text, split
 from harness.interfaces import Corpus
@@ -24,9 +25,15 @@ class PackageDocs(Corpus):
         found = {dist.name.lower(): dist for dist in metadata.distributions() if dist.name}
         total = 0
         for name in sorted(found):
-            document = str(found[name].metadata.get_payload() or "").encode()
+            document = _description(found[name]).encode()
             total += len(document)
             if total > self.maximum_bytes:
                 return
             if document:
                 yield document
+
+
+def _description(distribution: metadata.Distribution) -> str:
+    """The body of the core metadata, which holds the description since version 2.1 of its specification."""
+    message: Any = distribution.metadata
+    return str(message.get_payload() or "")

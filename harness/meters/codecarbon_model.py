@@ -1,4 +1,4 @@
-"""codecarbon's models and tables, for `_estimated_` columns: its tracker would add seconds and threads to each trial."""
+"""codecarbon's models and tables, for `_estimated_` columns; its tracker would cost each trial seconds and threads."""
 
 from __future__ import annotations
 
@@ -51,5 +51,7 @@ def grid_grams_per_kilowatt_hour(country_iso_code: str) -> float:
     table = Path(codecarbon.__file__).parent / "data" / "private_infra" / "global_energy_mix.json"
     mix = json.loads(table.read_text())
     if country_iso_code not in mix:
-        raise UserError(f"meters.energy.country_iso_code: {country_iso_code!r} is not in codecarbon's table; use FRA, USA, ...")
+        raise UserError(
+            f"meters.energy.country_iso_code: {country_iso_code!r} is not in codecarbon's table; use FRA, USA, ..."
+        )
     return float(mix[country_iso_code]["carbon_intensity"])

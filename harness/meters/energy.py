@@ -30,7 +30,9 @@ class Energy(Meter):
 
     period_seconds: ClassVar = 0.02
     metrics: ClassVar = (
-        Metric("gpu_energy_joules", "energy of the whole GPU over the window, idle share included, by its counter", "lower"),
+        Metric(
+            "gpu_energy_joules", "energy of the whole GPU over the window, idle share included, by its counter", "lower"
+        ),
         Metric("gpu_energy_uncertainty_joules", "what one period of the counter holds at the window's mean power"),
         Metric("gpu_energy_per_step_joules", "gross GPU energy of a step", "lower"),
         Metric("gpu_energy_per_token_joules", "gross GPU energy of a token of `token_kind`", "lower"),
@@ -43,7 +45,11 @@ class Energy(Meter):
         Metric("cpu_energy_estimated_joules", "codecarbon's load model of the whole machine's processor", "lower"),
         Metric("memory_energy_estimated_joules", "codecarbon's constant model of the machine's memory modules"),
         Metric("energy_per_token_estimated_joules", "estimated processor and memory energy of a token", "lower"),
-        Metric("carbon_estimated_grams", "energy (by counter for a GPU, else estimated) times the grid's yearly mean", "lower"),
+        Metric(
+            "carbon_estimated_grams",
+            "energy (by counter for a GPU, else estimated) times the grid's yearly mean",
+            "lower",
+        ),
     )
 
     def once(self) -> Mapping[str, str]:
@@ -73,7 +79,9 @@ class Energy(Meter):
         if state.cuda:
             import pynvml
 
-            state.counter.append((time.perf_counter_ns(), pynvml.nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3))
+            state.counter.append(
+                (time.perf_counter_ns(), pynvml.nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3)
+            )
             if len(state.counter) % 5 == 1:
                 watts = _instant_power_watts(state.handle)
                 if watts is not None:
@@ -100,11 +108,21 @@ class Energy(Meter):
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
-        rapl = "RAPL" if _rapl_microjoules() is not None else "unavailable: RAPL is not readable (it needs root, and no virtual machine)"
+        rapl = (
+            "RAPL"
+            if _rapl_microjoules() is not None
+            else "unavailable: RAPL is not readable (it needs root, and no virtual machine)"
+        )
         gpu = "NVML energy counter" if device == "cuda" else "unavailable: no GPU"
-        return {"GPU energy": gpu, "processor energy": rapl, "estimated energy": "codecarbon's load model, in `_estimated_` columns only"}
+        return {
+            "GPU energy": gpu,
+            "processor energy": rapl,
+            "estimated energy": "codecarbon's load model, in `_estimated_` columns only",
+        }
 
-    def _add_gpu(self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]) -> None:
+    def _add_gpu(
+        self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]
+    ) -> None:
         names = [metric.name for metric in self.metrics if metric.name.startswith("gpu_")]
         state = self._state
         if not state.cuda:
@@ -130,7 +148,9 @@ class Energy(Meter):
             values["gpu_energy_net_joules"] = found.joules - state.idle_watts * window.seconds
         facts["energy_source"] = "counter"
         facts["energy_window_periods"] = found.periods
-        facts["energy_window"] = "clean" if found.periods >= CLEAN_PERIODS else f"coarse: {found.periods:.0f} counter periods"
+        facts["energy_window"] = (
+            "clean" if found.periods >= CLEAN_PERIODS else f"coarse: {found.periods:.0f} counter periods"
+        )
 
     def _add_rapl(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
         before, after = self._state.rapl_start, self._state.rapl_end
@@ -162,7 +182,10 @@ class Energy(Meter):
             reasons["carbon_estimated_grams"] = "no grid is named: set meters.energy.country_iso_code"
             return
         intensity = grid_grams_per_kilowatt_hour(self.country_iso_code)
-        parts = [values.get(name) for name in ("gpu_energy_joules", "cpu_energy_estimated_joules", "memory_energy_estimated_joules")]
+        parts = [
+            values.get(name)
+            for name in ("gpu_energy_joules", "cpu_energy_estimated_joules", "memory_energy_estimated_joules")
+        ]
         joules = sum(part for part in parts if part is not None)
         facts["grid_grams_per_kilowatt_hour"] = intensity
         values["carbon_estimated_grams"] = joules / 3.6e6 * intensity
@@ -209,7 +232,10 @@ def counter_energy(readings: Sequence[tuple[int, float]], start_ns: int, end_ns:
     period = statistics.median(gaps)
     periods = (end_ns - start_ns) / 1e9 / period
     if periods < FEWEST_PERIODS:
-        reason = f"the window has {periods:.0f} periods of the counter; {FEWEST_PERIODS} are needed (protocol.minimum_seconds)"
+        reason = (
+            f"the window has {periods:.0f} periods of the counter; {FEWEST_PERIODS} are needed "
+            "(raise protocol.minimum_seconds)"
+        )
         return CounterEnergy(None, period, periods, reason)
     watts = (ticks[-1][1] - ticks[0][1]) / ((ticks[-1][0] - ticks[0][0]) / 1e9)
     return CounterEnergy(watts * (end_ns - start_ns) / 1e9, period, periods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,13 +25,20 @@ class Latency(Meter):
         Metric("latency_p90_seconds", "90th percentile of a step's time; null below 100 samples", "lower"),
         Metric("latency_p99_seconds", "99th percentile of a step's time; null below 1000 samples", "lower"),
         Metric("latency_spread_ratio", "interquartile range of the step times over their median", "lower"),
-        Metric("device_latency_p50_seconds", "median time of a step between device events; null without a GPU", "lower"),
+        Metric(
+            "device_latency_p50_seconds", "median time of a step between device events; null without a GPU", "lower"
+        ),
         Metric("ttft_p50_seconds", "time to first token: median over requests", "lower"),
         Metric("tpot_p50_seconds", "time per output token after the first: median over requests", "lower"),
         Metric("itl_p50_seconds", "inter-token latency: median over all gaps", "lower"),
         Metric("throughput_tokens_per_second", "tokens of `token_kind` over the timed steps", "higher"),
         Metric("throughput_samples_per_second", "sequences over the timed steps", "higher"),
     )
+
+    def availability(self, device: str) -> Mapping[str, str]:
+        """Sources on this machine."""
+        events = "CUDA events, beside the host clock" if device == "cuda" else "unavailable: no GPU"
+        return {"host time": "perf_counter, device synchronised", "device time": events}
 
     def readings(self, window: Window) -> Readings:
         """Everything from the raw samples; percentiles only where enough samples bear them."""
@@ -44,7 +52,10 @@ class Latency(Meter):
             "throughput_samples_per_second": window.work.samples * window.steps / total,
         }
         reasons: dict[str, str] = {}
-        for name, fraction, needed in (("latency_p90_seconds", 0.9, SAMPLES_FOR_P90), ("latency_p99_seconds", 0.99, SAMPLES_FOR_P99)):
+        for name, fraction, needed in (
+            ("latency_p90_seconds", 0.9, SAMPLES_FOR_P90),
+            ("latency_p99_seconds", 0.99, SAMPLES_FOR_P99),
+        ):
             if len(seconds) >= needed:
                 values[name] = quantile(seconds, fraction)
             else:

@@ -91,7 +91,11 @@ class Memory(Meter):
         """Peaks, averages and what the session's objects hold."""
         values: dict[str, float | None] = {"framework_host_bytes": self.framework}
         reasons: dict[str, str] = {}
-        for name, phase in (("peak_host_bytes", "step"), ("peak_load_host_bytes", "load"), ("peak_warmup_host_bytes", "warmup")):
+        for name, phase in (
+            ("peak_host_bytes", "step"),
+            ("peak_load_host_bytes", "load"),
+            ("peak_warmup_host_bytes", "warmup"),
+        ):
             values[name] = self.host_peaks.get(phase)
             if values[name] is None:
                 reasons[name] = "the kernel does not let this process reset its high-water mark"
@@ -103,7 +107,12 @@ class Memory(Meter):
             values["peak_device_bytes"] = max(self.device_samples)
         else:
             values["peak_allocated_bytes"] = self.step_peak
-            for name in ("peak_reserved_bytes", "peak_device_bytes", "peak_load_allocated_bytes", "mean_allocated_bytes"):
+            for name in (
+                "peak_reserved_bytes",
+                "peak_device_bytes",
+                "peak_load_allocated_bytes",
+                "mean_allocated_bytes",
+            ):
                 reasons[name] = "torch's CPU allocator keeps no such count"
         for name in ("weights_bytes", "gradient_bytes", "optimizer_state_bytes", "kv_cache_bytes"):
             if name in window.held_bytes:
@@ -115,7 +124,11 @@ class Memory(Meter):
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
-        peak = "kernel high-water mark, reset by phase" if _reset_host_peak() else "unavailable: clear_refs is not writable"
+        peak = (
+            "kernel high-water mark, reset by phase"
+            if _reset_host_peak()
+            else "unavailable: clear_refs is not writable"
+        )
         allocated = "CUDA caching allocator" if device == "cuda" else "profiler's allocation events, a step of its own"
         gpu = "NVML" if device == "cuda" else "unavailable: no GPU"
         return {"host memory": peak, "tensor memory": allocated, "device memory": gpu}
@@ -147,7 +160,8 @@ def profiled_peak(session: Session) -> int | None:
     results = profiler.profiler
     if results is None or results.kineto_results is None:
         return None
-    changes = [(event.start_ns(), event.nbytes()) for event in results.kineto_results.events() if event.name() == "[memory]"]
+    events: list[Any] = results.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     level = highest = 0
     for _, change in sorted(changes, key=lambda item: item[0]):
         level += change

@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from harness import environment
 from harness.environment import device_name, nvml_handle, usable_cores
 from harness.interfaces import Meter, Metric, Readings, Window
 from harness.meters.roofs import roof_of
 
 
 class Utilization(Meter):
-    """MFU and MBU from the method's own work; activity of units by NVML's GPM; NVML's busy share named for what it is."""
+    """MFU and MBU from the method's own work, units' activity by NVML's GPM, and NVML's busy share under its own name."""
 
     period_seconds: ClassVar = 0.1
     metrics: ClassVar = (
@@ -53,8 +54,7 @@ class Utilization(Meter):
     def sample(self) -> None:
         """NVML's busy share, clock and temperature."""
         if self.cuda:
-            import pynvml as nvml
-
+            nvml = environment.nvml()
             self.busy.append(nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu / 100)
             self.clocks.append(nvml.nvmlDeviceGetClockInfo(self.handle, nvml.NVML_CLOCK_SM) * 1e6)
             self.temperatures.append(float(nvml.nvmlDeviceGetTemperature(self.handle, nvml.NVML_TEMPERATURE_GPU)))
@@ -133,8 +133,7 @@ class Utilization(Meter):
 
 
 def _gpm_metrics() -> dict[str, int]:
-    import pynvml as nvml
-
+    nvml = environment.nvml()
     return {
         "sm_active_ratio": nvml.NVML_GPM_METRIC_SM_UTIL,
         "tensor_active_ratio": nvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL,
@@ -144,8 +143,7 @@ def _gpm_metrics() -> dict[str, int]:
 
 def _gpm_sample(handle: Any) -> tuple[Any, str]:
     """A sample of the GPM counters, or None and why (they need Hopper or newer)."""
-    import pynvml as nvml
-
+    nvml = environment.nvml()
     try:
         if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
             return None, "unavailable: this GPU has no GPM counters (Hopper and newer have)"
@@ -156,8 +154,7 @@ def _gpm_sample(handle: Any) -> tuple[Any, str]:
 
 def _gpm_difference(handle: Any, first: Any) -> tuple[dict[str, float], str]:
     """Mean activity between the first sample and now, as ratios."""
-    import pynvml as nvml
-
+    nvml = environment.nvml()
     second, reason = _gpm_sample(handle)
     if second is None:
         return {}, reason

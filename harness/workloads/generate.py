@@ -79,7 +79,9 @@ class _Generate(InferenceSession):
         first = self.cost.forward_flops(tokens, (self.prompt_tokens + 1) / 2)
         rest = self.cost.forward_flops(new - self.batch_size, self.prompt_tokens + self.new_tokens / 2)
         flops = None if first is None or rest is None or self.arguments else first + rest
-        return Work(samples=self.batch_size, prompt_tokens=tokens, output_tokens=new, model_flops=flops, dtype=self.dtype)
+        return Work(
+            samples=self.batch_size, prompt_tokens=tokens, output_tokens=new, model_flops=flops, dtype=self.dtype
+        )
 
     def samples(self) -> Mapping[str, list[float]]:
         return {"token_gap_seconds": self.gaps, "ttft_seconds": self.ttft, "request_seconds": self.requests}

@@ -75,5 +75,7 @@ class InferenceSession(Session):
             "corpus_size_bytes": self.text.size_bytes,
             "corpus_documents": self.text.documents,
             "cache": None if self.cache is None else type(self.cache).__name__,
-            "quality_basis": "held-out loss of text that follows a cached half" if meaningful else "none: random weights predict nothing",
+            "quality_basis": "held-out loss of text that follows a cached half"
+            if meaningful
+            else "none: random weights predict nothing",
         }

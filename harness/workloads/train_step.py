@@ -70,7 +70,9 @@ class _Training(Session):
 
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not parameters:
-            raise ValueError("nothing to train: every parameter is frozen; stack a technique that adds some, such as lora")
+            raise ValueError(
+                "nothing to train: every parameter is frozen; stack a technique that adds some, such as lora"
+            )
         if self.chooser:
             return self.chooser.optimizer(parameters, self.workload.learning_rate)
         return torch.optim.AdamW(parameters, lr=self.workload.learning_rate)
@@ -133,6 +135,8 @@ class _Training(Session):
             "corpus_documents": self.text.documents,
             "quality_basis": "held-out loss after training",
             "final_training_loss_nats": None if self.loss is None else float(self.loss.detach()),
-            "optimizer": None if self.optimizer is None else f"{type(self.optimizer).__module__}.{type(self.optimizer).__name__}",
+            "optimizer": None
+            if self.optimizer is None
+            else f"{type(self.optimizer).__module__}.{type(self.optimizer).__name__}",
             "training_step": type(self.update).__name__ if self.update else "backpropagation",
         }

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import RopeParameters
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if "\ndefaults:" not in path.read_text(encoding="utf-8"))
 
 #: Shapes of this project: the count follows from the shape and is pinned here.
 OWN = {

@@ -1,0 +1,19 @@
+"""Measures what efficiency techniques for neural networks really cost and give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def run_trial(*overrides: str, results: str = "results") -> dict[str, Any]:
+    """Measure one trial in a process of its own and return its row, storing it below `results`.
+
+    `overrides` are those of `harness run`, such as `"model=tiny_llama", "technique=lora"`. A trial that has a row on
+    this machine is not measured again; its newest row is returned. Raises `harness.errors.UserError` for bad input and
+    for overrides that describe more than one trial.
+    """
+    from harness.single import run_single
+
+    return run_single(list(overrides), results)

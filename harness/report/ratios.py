@@ -1,0 +1,73 @@
+"""Every entry over the baseline of its board, run by run: only runs of one seed are compared with each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from harness.report.entries import BASELINE, KEYS, counted
+from harness.report.frame import BOARD
+from harness.report.metrics import METRICS, QUALITY, high_column, low_column, ratio_column
+from harness.stats.intervals import mean_interval, ratio_interval, standard_error
+
+PAIR = [*BOARD, "seed"]
+
+
+def paired(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each comparable row beside the baseline row of its board and seed, whose numbers end in `_baseline`.
+
+    A board holds one baseline run per seed: where there are more (another set of meters), the newest.
+    """
+    usable = counted(rows)
+    baseline = usable[usable["technique"] == BASELINE].sort_values("started_at", kind="stable")
+    baseline = baseline.drop_duplicates(PAIR, keep="last")[[*PAIR, *METRICS]]
+    return usable.merge(baseline, on=PAIR, how="inner", suffixes=("", "_baseline"), validate="m:1")
+
+
+def ratios_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """By entry: for each metric the geometric mean ratio with a 95% t interval on logarithms, and `pairs`.
+
+    Quality adds `quality_change_bits_per_byte` (mean paired difference) and its standard error (null below two pairs).
+    """
+    pairs = paired(rows)
+    found = [
+        {**dict(zip(KEYS, key, strict=True)), **_compare(group)} for key, group in pairs.groupby(KEYS, dropna=False)
+    ]
+    return pd.DataFrame(found, columns=[*KEYS, *_columns()])
+
+
+def with_ratios(entries: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Entries with their ratios; entries without a baseline run of the same seed have nulls."""
+    joined = entries.merge(ratios_of(rows), on=KEYS, how="left", validate="1:1")
+    joined["pairs"] = joined["pairs"].fillna(0).astype(int)
+    return joined
+
+
+def _columns() -> list[str]:
+    each = [name(metric) for metric in METRICS for name in (ratio_column, low_column, high_column)]
+    return [*each, "pairs", "quality_change_bits_per_byte", "quality_change_standard_error_bits_per_byte"]
+
+
+def _compare(group: pd.DataFrame) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"pairs": len(group)}
+    for metric in METRICS:
+        values, base = group[metric].to_numpy(float), group[f"{metric}_baseline"].to_numpy(float)
+        both = (values > 0) & (base > 0)
+        if both.any():
+            interval = ratio_interval(np.log(values[both] / base[both]).tolist())
+            found |= {ratio_column(metric): interval.center, low_column(metric): interval.low}
+            found[high_column(metric)] = interval.high
+    return found | _quality_change(group)
+
+
+def _quality_change(group: pd.DataFrame) -> dict[str, float | None]:
+    change = (group[QUALITY] - group[f"{QUALITY}_baseline"]).dropna().tolist()
+    if not change:
+        return {}
+    error = standard_error(change) if len(change) > 1 else math.nan
+    return {
+        "quality_change_bits_per_byte": mean_interval(change).center,
+        "quality_change_standard_error_bits_per_byte": error,
+    }

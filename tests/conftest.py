@@ -1,0 +1,155 @@
+"""What many tests share: the command line, plain trials without running them, and one large sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: A trial of the tiny model in a fraction of a second.
+QUICK = [
+    "model=tiny_llama",
+    "device=cpu",
+    "protocol.maximum_warmup_seconds=0.3",
+    "protocol.minimum_seconds=0.05",
+    "protocol.maximum_seconds=0.3",
+    "corpus.maximum_bytes=400000",
+]
+#: Options that make each workload small; only those of the workload in use may be given.
+SMALL = {
+    "train_step": ["workload.budget_tokens=4096", "workload.held_out_windows=4"],
+    "prefill": ["workload.prompt_tokens=64", "workload.quality_windows=4"],
+    "decode": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
+    "generate": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
+}
+#: The tiny model trained for a moment, so that inference has a quality to report.
+TRAINED = """defaults:
+  - tiny_llama
+  - _self_
+
+_target_: harness.models.trained.Trained
+steps: 12
+"""
+
+
+class Sweep:
+    """A results folder, and the command line that fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results"
+
+    def command(self, *arguments: str) -> list[str]:
+        """The whole command line of `harness run` into this folder."""
+        return [sys.executable, "-m", "harness", "run", f"run.results={self.results}", *arguments]
+
+    def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=timeout, env=environment()
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start in a process group of its own, as a shell does."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            start_new_session=True,
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row on disk, oldest first."""
+        from harness.store import Results, read_rows
+
+        rows = read_rows(Results(self.results)).table.to_pylist()
+        return sorted(rows, key=lambda row: row["started_at"])
+
+    def processes(self) -> list[int]:
+        """Processes whose environment names this results folder: trials and their server."""
+        mark = f"HARNESS_SERVER_LOG={self.results.resolve()}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in path.read_bytes() and path.parent.joinpath("stat").read_text().split(") ")[1][0] != "Z":
+                    found.append(int(path.parent.name))
+        return found
+
+    def wait_for_no_process(self, seconds: float = 10.0) -> list[int]:
+        """What still runs after at most `seconds`."""
+        limit = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return left
+
+
+def environment() -> dict[str, str]:
+    """This environment without a GPU, a wide terminal, and no cache of other runs."""
+    return {**os.environ, "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    """An empty results folder; whatever is left running in it is ended."""
+    found = Sweep(tmp_path)
+    yield found
+    for pid in found.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable[..., list[str]]:
+    """Overrides for a quick trial of one workload."""
+    return lambda workload="decode": [*QUICK, f"workload={workload}", *SMALL[workload]]
+
+
+@pytest.fixture(scope="session")
+def trials_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """The trials that a command line names, without running them."""
+
+    def find(*arguments: str) -> list[Any]:
+        import harness.sweep
+        from harness.hydra_entry import run
+
+        found: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(harness.sweep, "run_sweep", lambda trials, settings, name="": found.extend(trials))
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setenv("HYDRA_FULL_ERROR", "1")
+            run([f"hydra.sweep.dir={tmp_path_factory.mktemp('hydra')}", *arguments])
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """One row for every technique on every workload, on a tiny model that was trained for a moment."""
+    found = Sweep(tmp_path_factory.mktemp("contract"))
+    (found.folder / "own" / "model").mkdir(parents=True)
+    (found.folder / "own" / "model" / "tiny_trained.yaml").write_text(TRAINED)
+    conf = Path(__file__).parents[1] / "conf" / "technique"
+    names = sorted(path.stem for path in conf.glob("*.yaml"))
+    for workload, options in SMALL.items():
+        done = found.run(
+            "--config-dir=own",
+            *QUICK[1:],
+            "model=tiny_trained",
+            f"technique={','.join(names)},[int8,lora],[nf4,lora],[gqa,lora,gradient_checkpointing]",
+            f"workload={workload}",
+            *options,
+        )
+        assert done.returncode == 0, done.stderr
+    return {(row["technique"], row["workload"].partition("[")[0]): row for row in found.rows()}
