@@ -17,3 +17,17 @@ def run_trial(*overrides: str, results: str = "results") -> dict[str, Any]:
     from harness.single import run_single
 
     return run_single(list(overrides), results)
+
+
+def read_results(results: str = "results") -> Any:
+    """All rows below `results` as a pandas DataFrame, oldest first; files that cannot be read are named as warnings."""
+    import warnings
+    from pathlib import Path
+
+    from harness.store import Results, read_rows
+
+    found = read_rows(Results(Path(results)))
+    for line in found.unreadable:
+        warnings.warn(line, stacklevel=2)
+    frame = found.table.to_pandas()
+    return frame.sort_values("started_at", ignore_index=True) if len(frame) else frame

@@ -49,6 +49,10 @@ def class_of(path: Path) -> Any:
     return find_class(load(path)["_target_"], path.parent.name, identity(path))
 
 
+def part_of(trial: Any, group: str) -> Any:
+    return trial.techniques[0] if group == "technique" else getattr(trial, group)
+
+
 def metrics() -> list[tuple[str, Metric]]:
     owners = {class_of(path) for path in PARTS if path.parent.name in ("meters", "workload")}
     return [(owner.__name__, metric) for owner in owners for metric in owner.metrics]
@@ -59,28 +63,33 @@ def test_every_group_of_the_configuration_has_files():
     assert {path.parent.name for path in PARTS} == set(KINDS)
 
 
-@pytest.mark.parametrize("path", [path for path in PARTS if path.parent.name != "meters"], ids=identity)
-def test_every_option_composes_and_becomes_a_trial(path: Path, trials_of: Callable[..., list[Any]]):
-    (trial,) = trials_of("device=cpu", f"{path.parent.name}={path.stem}")
-    part = getattr(trial, {"technique": "techniques"}.get(path.parent.name, path.parent.name))
-    part = part[0] if isinstance(part, tuple) else part
-    assert (part.name, part.target, part.changes) == (path.stem, load(path)["_target_"], ())
-    assert {key: part.options[key] for key in load(path) if key != "_target_"} == {
-        key: value for key, value in load(path).items() if key != "_target_"
-    }
+@pytest.mark.parametrize("group", sorted(set(KINDS) - {"meters"}))
+def test_every_option_composes_and_becomes_a_trial(group: str, trials_of: Callable[..., list[Any]]):
+    paths = {path.stem: path for path in PARTS if path.parent.name == group}
+    trials = trials_of("device=cpu", f"{group}={','.join(paths)}")
+    parts = [part_of(trial, group) for trial in trials]
+    assert {part.name for part in parts} == set(paths)
+    for part in parts:
+        data = load(paths[part.name])
+        assert (part.target, part.changes) == (data.pop("_target_"), ())
+        assert {key: part.options[key] for key in data} == data
 
 
-@pytest.mark.parametrize("path", [path for path in PARTS if path.parent.name == "meters"], ids=identity)
-def test_every_meter_can_be_chosen_alone(path: Path, trials_of: Callable[..., list[Any]]):
-    (trial,) = trials_of("device=cpu", f"meters=[{path.stem}]")
-    assert [part.name for part in trial.meters] == [path.stem]
+def test_every_meter_can_be_chosen_alone(trials_of: Callable[..., list[Any]]):
+    names = [path.stem for path in PARTS if path.parent.name == "meters"]
+    trials = trials_of("device=cpu", f"meters={','.join(f'[{name}]' for name in names)}")
+    assert sorted(part.name for trial in trials for part in trial.meters) == names
+    assert len(trials) == len(names)
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "protocol").glob("*.yaml")), ids=identity)
-def test_every_protocol_names_every_field(path: Path, trials_of: Callable[..., list[Any]]):
-    assert set(load(path)) == {field.name for field in dataclasses.fields(Protocol)}
-    (trial,) = trials_of("device=cpu", f"protocol={path.stem}")
-    assert trial.protocol == dataclasses.asdict(build(Protocol, load(path), "protocol"))
+def test_every_protocol_names_every_field_and_becomes_a_trial(trials_of: Callable[..., list[Any]]):
+    files = {path.stem: load(path) for path in (CONF / "protocol").glob("*.yaml")}
+    for data in files.values():
+        assert set(data) == {field.name for field in dataclasses.fields(Protocol)}
+    protocols = [trial.protocol for trial in trials_of("device=cpu", f"protocol={','.join(files)}")]
+    assert len(protocols) == len(files)
+    for data in files.values():
+        assert dataclasses.asdict(build(Protocol, data, "protocol")) in protocols
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "sweep").glob("*.yaml")), ids=identity)
