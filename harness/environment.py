@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.gpu import gpu_count, gpu_facts, gpu_name
 
 #: Versions of these decide whether an old row still stands for today's software.
 PACKAGES = (
@@ -37,39 +38,6 @@ def resolve_device(name: str) -> str:
     if name == "cuda" and not gpu_count():
         raise UserError("device: cuda was asked for, but no NVIDIA GPU answers here; use device=cpu")
     return name
-
-
-@cache
-def gpu_count() -> int:
-    """GPUs that NVML reports and CUDA_VISIBLE_DEVICES leaves visible; 0 without a driver."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return 0
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError:
-        return 0
-
-
-def nvml() -> Any:
-    """NVIDIA's management library, started. Its stubs are unions that no checker can follow, hence Any."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    return pynvml
-
-
-def nvml_handle() -> Any:
-    """NVML's handle of the first visible GPU. CUDA's numbering and NVML's differ, so UUIDs and indices both work."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
-    if first.startswith(("GPU-", "MIG-")):
-        return pynvml.nvmlDeviceGetHandleByUUID(first)
-    return pynvml.nvmlDeviceGetHandleByIndex(int(first))
 
 
 def versions() -> dict[str, str]:
@@ -116,9 +84,7 @@ def _git(root: Path, *arguments: str) -> str:
 def device_name(device: str) -> str:
     """The part that is measured: the GPU's name by NVML, or the processor's."""
     if device == "cuda":
-        import pynvml
-
-        return str(pynvml.nvmlDeviceGetName(nvml_handle()))
+        return gpu_name()
     return cpu_model()
 
 
@@ -163,42 +129,6 @@ def machine_facts(device: str) -> dict[str, Any]:
     if device == "cuda":
         facts["gpu"] = gpu_facts()
     return facts
-
-
-def gpu_facts() -> dict[str, Any]:
-    """Static facts of the first visible GPU, each None where the driver does not tell."""
-    import pynvml as nvml
-
-    handle = nvml_handle()
-
-    def ask(function: Any, *arguments: Any) -> Any:
-        try:
-            return function(handle, *arguments)
-        except nvml.NVMLError:
-            return None
-
-    limit = ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
-    default_limit = ask(nvml.nvmlDeviceGetPowerManagementDefaultLimit)
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo)
-    return {
-        "name": ask(nvml.nvmlDeviceGetName),
-        "uuid": ask(nvml.nvmlDeviceGetUUID),
-        "vbios": ask(nvml.nvmlDeviceGetVbiosVersion),
-        "driver_version": nvml.nvmlSystemGetDriverVersion(),
-        "power_limit_watts": limit / 1000 if limit is not None else None,
-        "default_power_limit_watts": default_limit / 1000 if default_limit is not None else None,
-        "maximum_sm_clock_hertz": _scaled(ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM), 1e6),
-        "maximum_memory_clock_hertz": _scaled(ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM), 1e6),
-        "memory_total_bytes": memory.total if memory else None,
-        "persistence_mode": ask(nvml.nvmlDeviceGetPersistenceMode),
-        "compute_mode": ask(nvml.nvmlDeviceGetComputeMode),
-        "ecc_mode": ask(nvml.nvmlDeviceGetEccMode),
-        "mig_mode": ask(nvml.nvmlDeviceGetMigMode),
-    }
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
 
 
 def _memory_total_bytes() -> int | None:

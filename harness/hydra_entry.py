@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.building import nearest
-from harness.config import GROUPS, KEYS, config_folder, force
+from harness.config import GROUPS, KEYS, config_folder
 from harness.errors import UserError
+from harness.overrides import force
 
 
 def run(arguments: list[str]) -> int:
@@ -18,8 +22,6 @@ def run(arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from harness.sweep import Interrupted
-
     # Without this Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _add_user_folder(arguments)
@@ -27,9 +29,10 @@ def run(arguments: list[str]) -> int:
     before, sys.argv = sys.argv, ["harness run", *own, *map(force, arguments)]
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)
     try:
-        entry()
-    except Interrupted as stop:
-        print(f"harness: {stop}", file=sys.stderr)
+        with _terminable():
+            entry()
+    except KeyboardInterrupt:
+        print("harness: stopped; what is measured is kept: give the same command to go on", file=sys.stderr)
         return 130
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
@@ -89,3 +92,17 @@ def _add_user_folder(arguments: list[str]) -> None:
 def _asks_for_information(arguments: list[str]) -> bool:
     flags = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
     return any(item.partition("=")[0] in flags for item in arguments)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM behaves like Ctrl-C while the block runs."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

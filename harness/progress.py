@@ -68,6 +68,9 @@ def result(row: dict[str, Any]) -> str:
         text += f", {row['quality_bits_per_byte']:.3f} bits/byte"
     if not row["converged"]:
         text += f" [dim]({row['stop_reason']})[/]"
+    quiet = row.get("facts", {}).get("quiet", "quiet")
+    if quiet != "quiet":
+        text += f" [yellow]({quiet})[/]"
     if row["flags"]:
         text += f" [yellow]({'; '.join(row['flags']).replace('[', chr(92) + '[')})[/]"
     return text

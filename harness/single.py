@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.config import config_folder, force, to_trials
+from harness.config import config_folder, to_trials
 from harness.errors import UserError
 from harness.hydra_entry import explain
+from harness.overrides import force
 from harness.store import Results, read_rows
 from harness.sweep import run_sweep
 

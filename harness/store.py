@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,21 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-
-#: Raised when a column changes its meaning.
-SCHEMA_VERSION = 1
-
-#: Columns that are text, whole numbers or truth values; every other scalar is a float64 and every list is of float64.
-TEXT = (
-    "row_id trial_id config_id status reason traceback model technique technique_family workload corpus device device_name "
-    "gpu_uuid code_revision git_revision versions_json environment_json trial_json changed_json reasons_json facts_json "
-    "started_at command token_kind weights_dtype stop_reason energy_source sweep log"
-).split()
-WHOLE = (
-    "schema_version seed order_index block parameter_count trainable_parameter_count step_tokens_count step_samples_count "
-    "step_count tokens_expected_count tokens_counted_count"
-).split()
-TRUTH = ("converged", "warmup_settled")
+from harness.schema import flatten, schema_of
 
 
 @dataclass(frozen=True)
@@ -68,23 +53,6 @@ class Rows:
     unreadable: list[str] = field(default_factory=list)
 
 
-def schema_of(row: Mapping[str, Any]) -> pa.Schema:
-    """The columns of one row, typed by name, so that a null has the same type as a number."""
-    return pa.schema([pa.field(name, _type(name, value)) for name, value in sorted(row.items())])
-
-
-def _type(name: str, value: Any) -> pa.DataType:
-    if name in TEXT:
-        return pa.string()
-    if name in WHOLE:
-        return pa.int64()
-    if name in TRUTH:
-        return pa.bool_()
-    if name == "flags":
-        return pa.list_(pa.string())
-    return pa.list_(pa.float64()) if isinstance(value, list) else pa.float64()
-
-
 def write_row(results: Results, row: Mapping[str, Any]) -> Path:
     """Write one row under its id; a row that is there already is replaced by itself. UserError when disk refuses."""
     flat = flatten(row)
@@ -101,18 +69,6 @@ def write_row(results: Results, row: Mapping[str, Any]) -> Path:
             unfinished.unlink()
         raise UserError(disk_message(error, results.root)) from error
     return path
-
-
-def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested facts become JSON columns; everything else stays a scalar or a list of numbers."""
-    flat = dict(row)
-    facts = dict(flat.pop("facts", {}))
-    flat["energy_source"] = facts.get("energy_source")
-    flat["facts_json"] = json.dumps(facts, sort_keys=True, default=str)
-    flat["reasons_json"] = json.dumps(flat.pop("reasons", {}), sort_keys=True)
-    flat.setdefault("flags", [])
-    flat["schema_version"] = SCHEMA_VERSION
-    return flat
 
 
 def read_rows(results: Results, columns: list[str] | None = None) -> Rows:

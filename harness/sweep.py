@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shlex
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.building import make_context
-from harness.config import compose_all, to_trials
+from harness.config import to_trials
 from harness.errors import UserError
 from harness.execute import describe
+from harness.overrides import compose_all
 from harness.progress import Progress
 from harness.resume import Plan, plan, recover
 from harness.runner import Runner
@@ -23,10 +23,6 @@ from harness.settings import Settings
 from harness.store import Results, locked, write_row
 from harness.trial import Trial
 from harness.worker import write_whole
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM; the message says how to go on."""
 
 
 def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
@@ -43,16 +39,13 @@ def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
 def run_sweep(trials: Sequence[Trial], settings: Settings, name: str = "") -> list[dict[str, Any]]:
     """Measure every trial that has no row yet; return the new rows. UserError before the first if one is invalid."""
     results = Results(Path(settings.results))
-    with locked(results), _terminable():
+    with locked(results):
         recovered = recover(results)
         todo = plan(results, trials, settings)
         _announce(todo, recovered, len(trials))
         if not todo.run:
             return []
-        try:
-            return _run_all(results, todo.run, settings, name)
-        except KeyboardInterrupt:
-            raise Interrupted("stopped; everything measured so far is kept: give the same command to go on") from None
+        return _run_all(results, todo.run, settings, name)
 
 
 def _run_all(results: Results, trials: Sequence[Trial], settings: Settings, name: str) -> list[dict[str, Any]]:
@@ -164,16 +157,3 @@ def _announce(todo: Plan, recovered: int, total: int) -> None:
         lines.append("nothing to run")
     for line in lines:
         print(line, file=sys.stderr)
-
-
-class _terminable:
-    """SIGTERM behaves like Ctrl-C while the block runs."""
-
-    def __enter__(self) -> None:
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        self.before = signal.signal(signal.SIGTERM, interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self.before)

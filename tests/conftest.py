@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,15 +51,30 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.results = folder / "results"
+        self.environment = {**os.environ, "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": ""}
+
+    def without_torch(self) -> Sweep:
+        """From now on no model library can be imported, so that the trials' server starts at once."""
+        stubs = self.folder / "stubs"
+        stubs.mkdir()
+        for name in ("torch", "transformers", "peft", "torchao", "codecarbon", "safetensors"):
+            (stubs / f"{name}.py").write_text("raise ImportError('there is no such library in this world')\n")
+        self.environment["PYTHONPATH"] = str(stubs)
+        return self
+
+    def with_stranger(self) -> Sweep:
+        """Add `own/`, a user's folder with techniques, a model and a workload; use it with `--config-dir=own`."""
+        shutil.copytree(Path(__file__).parent / "stranger", self.folder / "own", dirs_exist_ok=True)
+        return self
 
     def command(self, *arguments: str) -> list[str]:
         """The whole command line of `harness run` into this folder."""
-        return [sys.executable, "-m", "harness", "run", f"run.results={self.results}", *arguments]
+        return [sys.executable, "-m", "harness", "run", *arguments, f"run.results={self.results}"]
 
     def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run to the end."""
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=timeout, env=environment()
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=timeout, env=self.environment
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -69,7 +85,7 @@ class Sweep:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=self.environment,
             start_new_session=True,
         )
 
@@ -96,11 +112,6 @@ class Sweep:
         while (left := self.processes()) and time.monotonic() < limit:
             time.sleep(0.05)
         return left
-
-
-def environment() -> dict[str, str]:
-    """This environment without a GPU, a wide terminal, and no cache of other runs."""
-    return {**os.environ, "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture
@@ -132,7 +143,7 @@ def trials_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
             patch.setattr(harness.sweep, "run_sweep", lambda trials, settings, name="": found.extend(trials))
             patch.setattr(sys, "path", list(sys.path))
             patch.setenv("HYDRA_FULL_ERROR", "1")
-            run([f"hydra.sweep.dir={tmp_path_factory.mktemp('hydra')}", *arguments])
+            run([*arguments, f"hydra.sweep.dir={tmp_path_factory.mktemp('hydra')}"])
         return found
 
     return find

@@ -13,7 +13,7 @@ from harness.trial import Part, Trial
 
 NAMES = st.text("abcdefgh_0123", min_size=1, max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=12)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=3)
 OPTIONS = st.dictionaries(NAMES, VALUES, max_size=4)
 PARTS = st.builds(
     Part,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.environment import nvml_handle
+from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Meter, Metric, Readings, Window
+from harness.meters import rapl
+from harness.meters.energy_counter import counter_energy
 
-#: A counter that ticks every 100 ms cannot resolve a window of a few ticks: 20 periods bound the error at 5%.
-FEWEST_PERIODS = 20
 CLEAN_PERIODS = 100
-RAPL = Path("/sys/class/powercap/intel-rapl:0")
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Energy(Meter):
     def start(self) -> None:
         """First readings."""
         state = self._state
-        state.rapl_start = _rapl_microjoules()
+        state.rapl_start = rapl.microjoules()
         state.load_start = _busy_and_total_ticks()
         self.sample()
 
@@ -77,10 +74,8 @@ class Energy(Meter):
         """The counter, and the instant power every fifth time (it is refreshed every 100 ms)."""
         state = self._state
         if state.cuda:
-            import pynvml
-
             state.counter.append(
-                (time.perf_counter_ns(), pynvml.nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3)
+                (time.perf_counter_ns(), nvml().nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3)
             )
             if len(state.counter) % 5 == 1:
                 watts = _instant_power_watts(state.handle)
@@ -91,7 +86,7 @@ class Energy(Meter):
         """Last readings."""
         state = self._state
         self.sample()
-        state.rapl_end = _rapl_microjoules()
+        state.rapl_end = rapl.microjoules()
         state.load_end = _busy_and_total_ticks()
 
     def readings(self, window: Window) -> Readings:
@@ -108,15 +103,11 @@ class Energy(Meter):
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
-        rapl = (
-            "RAPL"
-            if _rapl_microjoules() is not None
-            else "unavailable: RAPL is not readable (it needs root, and no virtual machine)"
-        )
+        processor = "RAPL" if rapl.microjoules() is not None else f"unavailable: {rapl.ABSENT}"
         gpu = "NVML energy counter" if device == "cuda" else "unavailable: no GPU"
         return {
             "GPU energy": gpu,
-            "processor energy": rapl,
+            "processor energy": processor,
             "estimated energy": "codecarbon's load model, in `_estimated_` columns only",
         }
 
@@ -155,11 +146,11 @@ class Energy(Meter):
     def _add_rapl(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
         before, after = self._state.rapl_start, self._state.rapl_end
         if before is None or after is None:
-            reasons["cpu_energy_joules"] = "RAPL is not readable (it needs root, and no virtual machine)"
+            reasons["cpu_energy_joules"] = rapl.ABSENT
         elif window.seconds < 0.1:
             reasons["cpu_energy_joules"] = "the window is shorter than 100 updates of RAPL"
         else:
-            wrap = int((RAPL / "max_energy_range_uj").read_text())
+            wrap = int((rapl.RAPL / "max_energy_range_uj").read_text())
             values["cpu_energy_joules"] = ((after - before) % wrap) / 1e6
 
     def _add_estimate(self, window: Window, values: dict[str, float | None]) -> None:
@@ -208,52 +199,12 @@ class _State:
         self.power: list[float] = []
 
 
-@dataclass(frozen=True)
-class CounterEnergy:
-    """Energy between two times by a counter that is refreshed now and then, or a reason why not."""
-
-    joules: float | None
-    period_seconds: float | None
-    periods: float
-    reason: str = ""
-
-
-def counter_energy(readings: Sequence[tuple[int, float]], start_ns: int, end_ns: int) -> CounterEnergy:
-    """Energy from `start_ns` to `end_ns` by readings (time in ns, joules since some start) of a stepping counter.
-
-    Only readings at which the counter had just moved carry its true time. The line through the first and the last of
-    them inside the window gives mean power over whole periods, which is then taken for the window's edges as well.
-    """
-    ticks = [after for before, after in zip(readings, readings[1:], strict=False) if after[1] != before[1]]
-    ticks = [tick for tick in ticks if start_ns <= tick[0] <= end_ns]
-    if len(ticks) < 3:
-        return CounterEnergy(None, None, 0.0, "the counter did not move three times in the window; measure longer")
-    gaps = [(after[0] - before[0]) / 1e9 for before, after in zip(ticks, ticks[1:], strict=False)]
-    period = statistics.median(gaps)
-    periods = (end_ns - start_ns) / 1e9 / period
-    if periods < FEWEST_PERIODS:
-        reason = (
-            f"the window has {periods:.0f} periods of the counter; {FEWEST_PERIODS} are needed "
-            "(raise protocol.minimum_seconds)"
-        )
-        return CounterEnergy(None, period, periods, reason)
-    watts = (ticks[-1][1] - ticks[0][1]) / ((ticks[-1][0] - ticks[0][0]) / 1e9)
-    return CounterEnergy(watts * (end_ns - start_ns) / 1e9, period, periods)
-
-
 def _instant_power_watts(handle: Any) -> float | None:
     """NVML's instant power. The plain power reading is a one-second mean on newer GPUs and is not used."""
-    import pynvml as nvml
 
-    value = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
-    return value.value.uiVal / 1e3 if value.nvmlReturn == nvml.NVML_SUCCESS else None
-
-
-def _rapl_microjoules() -> int | None:
-    try:
-        return int((RAPL / "energy_uj").read_text())
-    except (OSError, ValueError):
-        return None
+    library = nvml()
+    value = library.nvmlDeviceGetFieldValues(handle, [library.NVML_FI_DEV_POWER_INSTANT])[0]
+    return value.value.uiVal / 1e3 if value.nvmlReturn == library.NVML_SUCCESS else None
 
 
 def _busy_and_total_ticks() -> tuple[int, int]:

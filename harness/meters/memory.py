@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.interfaces import Meter, Metric, Readings, Session, Window
+from harness.meters import resident
+from harness.meters.tensor_peak import profiled_peak
 
 PHASES = ("load", "warmup", "step", "quality")
 
@@ -48,11 +48,11 @@ class Memory(Meter):
         self.host_samples: list[int] = []
         self.allocated_samples: list[int] = []
         self.device_samples: list[int] = []
-        self.framework = _status_bytes("VmRSS")
+        self.framework = resident.status_bytes("VmRSS")
         self.step_peak: int | None = None
         self.handle: Any = None
         if self.cuda:
-            from harness.environment import nvml_handle
+            from harness.gpu import nvml_handle
 
             self.handle = nvml_handle()
 
@@ -60,7 +60,7 @@ class Memory(Meter):
         """Close the phase before and reset the marks."""
         self._close()
         self.current = name
-        _reset_host_peak()
+        resident.reset_peak()
         if self.cuda:
             import torch
 
@@ -68,15 +68,16 @@ class Memory(Meter):
 
     def sample(self) -> None:
         """One reading of each average."""
-        resident = _resident_bytes()
-        if resident is not None:
-            self.host_samples.append(resident)
+        held = resident.resident_bytes()
+        if held is not None:
+            self.host_samples.append(held)
         if self.cuda:
-            import pynvml
             import torch
 
+            from harness.gpu import nvml
+
             self.allocated_samples.append(torch.cuda.memory_allocated())
-            self.device_samples.append(int(pynvml.nvmlDeviceGetMemoryInfo(self.handle).used))
+            self.device_samples.append(int(nvml().nvmlDeviceGetMemoryInfo(self.handle).used))
 
     def stop(self) -> None:
         """The steps are over: read their peaks before quality is evaluated."""
@@ -126,7 +127,7 @@ class Memory(Meter):
         """Sources on this machine."""
         peak = (
             "kernel high-water mark, reset by phase"
-            if _reset_host_peak()
+            if resident.reset_peak()
             else "unavailable: clear_refs is not writable"
         )
         allocated = "CUDA caching allocator" if device == "cuda" else "profiler's allocation events, a step of its own"
@@ -136,66 +137,9 @@ class Memory(Meter):
     def _close(self) -> None:
         if self.current is None:
             return
-        self.host_peaks[self.current] = _status_bytes("VmHWM") if _HOST_PEAK_RESETS.get("works") else None
+        self.host_peaks[self.current] = resident.status_bytes("VmHWM") if resident.PEAK_RESETS.get("works") else None
         if self.cuda:
             import torch
 
             self.device_peaks[self.current] = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
         self.current = None
-
-
-def profiled_peak(session: Session) -> int | None:
-    """Bytes that tensors held before a step plus the most that the step held on top, by the allocation events.
-
-    The profiler slows a step several times over, which is why this step is never one of those that are timed.
-    """
-    from torch.profiler import ProfilerActivity, profile
-
-    from harness.tensors import live_bytes
-
-    session.before_step()
-    before = live_bytes("cpu")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        session.step()
-    results = profiler.profiler
-    if results is None or results.kineto_results is None:
-        return None
-    events: list[Any] = results.kineto_results.events()
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    level = highest = 0
-    for _, change in sorted(changes, key=lambda item: item[0]):
-        level += change
-        highest = max(highest, level)
-    return before + highest
-
-
-#: Whether writing to clear_refs works here, once it has been tried.
-_HOST_PEAK_RESETS: dict[str, bool] = {}
-
-
-def _reset_host_peak() -> bool:
-    """Set the kernel's high-water mark back to what is resident now (proc(5), clear_refs)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        _HOST_PEAK_RESETS["works"] = True
-    except OSError:
-        _HOST_PEAK_RESETS["works"] = False
-    return _HOST_PEAK_RESETS["works"]
-
-
-def _status_bytes(key: str) -> int | None:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
-
-
-def _resident_bytes() -> int | None:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness import environment
-from harness.environment import device_name, nvml_handle, usable_cores
+from harness.environment import device_name, usable_cores
+from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Meter, Metric, Readings, Window
+from harness.meters import gpm
 from harness.meters.roofs import roof_of
+
+#: Above this share of processor time for others, a row says that the machine was not quiet.
+QUIET_RATIO = 0.05
 
 
 class Utilization(Meter):
-    """MFU and MBU from the method's own work, units' activity by NVML's GPM, and NVML's busy share under its own name."""
+    """MFU and MBU from the method's own work, activity by NVML's GPM, and NVML's busy share under its own name."""
 
     period_seconds: ClassVar = 0.1
     metrics: ClassVar = (
@@ -29,6 +34,11 @@ class Utilization(Meter):
         Metric("gpu_temperature_celsius", "highest GPU temperature in the window, by NVML"),
         Metric("cpu_busy_ratio", "processor time of this process over the window and the usable cores"),
         Metric("machine_busy_ratio", "processor time of the whole machine over the window and its cores"),
+        Metric(
+            "others_busy_ratio",
+            "share of the machine's processor time that other processes took in the window",
+            "lower",
+        ),
         Metric("steal_ratio", "processor time that the hypervisor gave to others, over the window"),
     )
 
@@ -49,15 +59,15 @@ class Utilization(Meter):
         """First readings of the counters that are read as differences."""
         self.cpu_start = (time.process_time(), time.perf_counter(), _machine_ticks())
         if self.cuda:
-            self.first_sample, self.activity_reason = _gpm_sample(self.handle)
+            self.first_sample, self.activity_reason = gpm.sample(self.handle)
 
     def sample(self) -> None:
         """NVML's busy share, clock and temperature."""
         if self.cuda:
-            nvml = environment.nvml()
-            self.busy.append(nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu / 100)
-            self.clocks.append(nvml.nvmlDeviceGetClockInfo(self.handle, nvml.NVML_CLOCK_SM) * 1e6)
-            self.temperatures.append(float(nvml.nvmlDeviceGetTemperature(self.handle, nvml.NVML_TEMPERATURE_GPU)))
+            library = nvml()
+            self.busy.append(library.nvmlDeviceGetUtilizationRates(self.handle).gpu / 100)
+            self.clocks.append(library.nvmlDeviceGetClockInfo(self.handle, library.NVML_CLOCK_SM) * 1e6)
+            self.temperatures.append(float(library.nvmlDeviceGetTemperature(self.handle, library.NVML_TEMPERATURE_GPU)))
 
     def stop(self) -> None:
         """Last readings."""
@@ -69,8 +79,10 @@ class Utilization(Meter):
         steal = after[2].get("steal", 0) - before[2].get("steal", 0)
         self.machine_busy = 1 - idle / total if total else None
         self.steal = steal / total if total else None
+        own = (after[0] - before[0]) / (wall * (os.cpu_count() or 1))
+        self.others_busy = None if self.machine_busy is None else max(0.0, self.machine_busy - own)
         if self.cuda and self.first_sample is not None:
-            self.activity, self.activity_reason = _gpm_difference(self.handle, self.first_sample)
+            self.activity, self.activity_reason = gpm.difference(self.handle, self.first_sample)
 
     def readings(self, window: Window) -> Readings:
         """Rates over the steps' own time, so that gaps between steps do not count against a technique."""
@@ -78,6 +90,7 @@ class Utilization(Meter):
         values: dict[str, float | None] = {
             "cpu_busy_ratio": self.cpu_busy,
             "machine_busy_ratio": self.machine_busy,
+            "others_busy_ratio": self.others_busy,
             "steal_ratio": self.steal,
         }
         reasons: dict[str, str] = {}
@@ -94,16 +107,16 @@ class Utilization(Meter):
         else:
             values["mbu_ratio"] = moved * window.steps / seconds / self.roof.bytes_per_second
         self._add_counters(values, reasons)
-        return Readings(values, {name: reason for name, reason in reasons.items() if reason})
+        return Readings(values, {name: reason for name, reason in reasons.items() if reason}, {"quiet": self._quiet()})
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
         part = device_name(device)
         roof = "datasheet" if device == "cuda" and roof_of(part) else f"unavailable: no datasheet peak for {part!r}"
-        gpm = "unavailable: no GPU"
+        activity = "unavailable: no GPU"
         if device == "cuda":
-            gpm = _gpm_sample(nvml_handle())[1] or "NVML GPM"
-        return {"MFU and MBU": roof, "SM, tensor and DRAM activity": gpm, "processor time": "kernel accounting"}
+            activity = gpm.sample(nvml_handle())[1] or "NVML GPM"
+        return {"MFU and MBU": roof, "SM, tensor and DRAM activity": activity, "processor time": "kernel accounting"}
 
     def _mfu(self, rate: float, dtype: str) -> tuple[float | None, str]:
         if self.roof is None:
@@ -111,6 +124,11 @@ class Utilization(Meter):
         if dtype not in self.roof.flops_per_second:
             return None, f"no peak for {dtype} on this part"
         return rate / self.roof.flops_per_second[dtype], ""
+
+    def _quiet(self) -> str:
+        """Whether the machine was this trial's alone: others on two cores can slow a step several times over."""
+        taken = max(self.others_busy or 0.0, self.steal or 0.0)
+        return "quiet" if taken <= QUIET_RATIO else f"not quiet: others took {taken:.0%} of the processor"
 
     def _no_roof(self) -> str:
         return f"no datasheet peak is kept for {self.part!r}"
@@ -130,52 +148,6 @@ class Utilization(Meter):
                 values[name] = self.activity[name]
             else:
                 reasons[name] = self.activity_reason
-
-
-def _gpm_metrics() -> dict[str, int]:
-    nvml = environment.nvml()
-    return {
-        "sm_active_ratio": nvml.NVML_GPM_METRIC_SM_UTIL,
-        "tensor_active_ratio": nvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL,
-        "dram_active_ratio": nvml.NVML_GPM_METRIC_DRAM_BW_UTIL,
-    }
-
-
-def _gpm_sample(handle: Any) -> tuple[Any, str]:
-    """A sample of the GPM counters, or None and why (they need Hopper or newer)."""
-    nvml = environment.nvml()
-    try:
-        if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-            return None, "unavailable: this GPU has no GPM counters (Hopper and newer have)"
-        return nvml.nvmlGpmSampleGet(handle, nvml.nvmlGpmSampleAlloc()), ""
-    except nvml.NVMLError as error:
-        return None, f"unavailable: NVML GPM answers {error}"
-
-
-def _gpm_difference(handle: Any, first: Any) -> tuple[dict[str, float], str]:
-    """Mean activity between the first sample and now, as ratios."""
-    nvml = environment.nvml()
-    second, reason = _gpm_sample(handle)
-    if second is None:
-        return {}, reason
-    request = nvml.c_nvmlGpmMetricsGet_t()
-    request.version = nvml.NVML_GPM_METRICS_GET_VERSION
-    wanted = _gpm_metrics()
-    request.numMetrics, request.sample1, request.sample2 = len(wanted), first, second
-    for index, metric in enumerate(wanted.values()):
-        request.metrics[index].metricId = metric
-    try:
-        nvml.nvmlGpmMetricsGet(request)
-    except nvml.NVMLError as error:
-        return {}, f"unavailable: NVML GPM answers {error}"
-    finally:
-        nvml.nvmlGpmSampleFree(first)
-        nvml.nvmlGpmSampleFree(second)
-    found = {}
-    for index, name in enumerate(wanted):
-        if request.metrics[index].nvmlReturn == nvml.NVML_SUCCESS:
-            found[name] = request.metrics[index].value / 100
-    return found, "NVML GPM gave no value"
 
 
 def _machine_ticks() -> dict[str, int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.interfaces import Context
-from harness.models.hf import HF, build, quantized
+from harness.models.architecture import build, quantized
+from harness.models.hf import HF
 
 #: Raised when the recipe's meaning changes, so that old weights are not taken for new ones.
 RECIPE_VERSION = 1

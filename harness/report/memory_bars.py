@@ -1,0 +1,60 @@
+"""A bar for each technique: what holds the bytes at the peak of a step."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.report.boards import Board
+from harness.report.ink import CAUSES, INK, MUTED, Drawing, figure, finish, title
+from harness.report.metrics import MEMORY
+from harness.report.wording import amount
+
+_COLUMNS = {
+    "weights": "weights_bytes",
+    "gradients": "gradient_bytes",
+    "optimizer": "optimizer_state_bytes",
+    "kv cache": "kv_cache_bytes",
+}
+_LEGEND = {"kv cache": "KV cache", "rest": "rest, up to the peak"}
+MOST_BARS = 24
+
+
+def causes_of(entries: pd.DataFrame) -> pd.DataFrame:
+    """Bytes by cause, and `rest`: what the peak holds beyond them (activations, temporaries), never below zero.
+
+    The causes are counted after a step, so a cache that is dropped before the peak can make them exceed it.
+    """
+    found = pd.DataFrame({cause: entries[column].fillna(0.0) for cause, column in _COLUMNS.items()})
+    found["rest"] = (entries[MEMORY] - found.sum(axis=1)).clip(lower=0)
+    return found
+
+
+def memory_bars(board: Board) -> Drawing | str:
+    """Stacked bars, the least peak on top; names and totals at the ends."""
+    table = board.measured.dropna(subset=[MEMORY]).sort_values(MEMORY).head(MOST_BARS)
+    if not len(table):
+        return "No plot of memory by cause: no entry has a peak."
+    causes = causes_of(table)
+    unit, name = next(((f, n) for f, n in ((1e9, "GB"), (1e6, "MB")) if table[MEMORY].max() >= f), (1e3, "kB"))
+    with figure(6.2, 1.5 + 0.3 * len(table)) as (drawn, axes):
+        left, places = [0.0] * len(table), list(range(len(table)))
+        for cause, colour in CAUSES.items():
+            widths = (causes[cause] / unit).tolist()
+            if any(widths):
+                axes.barh(places, widths, left=left, height=0.66, color=colour, label=_LEGEND.get(cause, cause))
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        for place, (end, peak) in enumerate(zip(left, table[MEMORY], strict=True)):
+            axes.text(end, place, f"  {amount(peak, MEMORY)}", va="center", fontsize=8, color=INK)
+        axes.set_yticks(places, [_name(label) for label in table["label"]], color=INK, parse_math=False)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.set_xlim(0, max(left) * 1.16)
+        axes.set_xlabel(f"Bytes by cause, up to the peak of a step [{name}]")
+        title(axes, "What holds the memory", f"{board.workload}, {board.model}, {board.device_name}"[:80])
+        drawn.legend(ncols=5, frameon=False, fontsize=8, loc="outside lower left", labelcolor=MUTED)
+        alt = f"Memory by cause of {len(table)} techniques: {board.title}"
+        return finish(drawn, f"memory-causes-{board.slug}", alt)
+
+
+def _name(label: str) -> str:
+    return label if len(label) <= 30 else label[:29] + "\N{HORIZONTAL ELLIPSIS}"
