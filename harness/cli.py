@@ -1,4 +1,4 @@
-"""The command line: run, report, list, doctor."""
+"""The command line: run, compare, report, list, doctor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ USAGE = """harness COMMAND [OPTIONS]
 
   run      measure: Hydra overrides such as `model=small_llama technique=none,lora workload=train_step`,
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
+  compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
   doctor   what this machine can measure, with which source, and what it cannot and why [--json]
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0 if given else 2
     command, *rest = given
-    commands = {"run": _run, "report": _report, "list": _list, "doctor": _doctor}
+    commands = {"run": _run, "compare": _compare, "report": _report, "list": _list, "doctor": _doctor}
     try:
         if command not in commands:
             from harness.building import nearest
@@ -51,6 +52,20 @@ def _run(rest: list[str]) -> int:
     from harness.hydra_entry import run
 
     return run(rest)
+
+
+def _compare(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness compare")
+    parser.add_argument("--pairs", type=int, default=10, help="fresh processes of each variant (default: 10)")
+    parser.add_argument("--same-within", type=float, default=0.02, help="ratio that counts as equal (default: 0.02)")
+    parser.add_argument("overrides", nargs="+", help="as for run; exactly one key has exactly two values")
+    options = parser.parse_args(rest)
+    if options.pairs < 2:
+        raise UserError("--pairs must be at least 2: one pair has no interval")
+    from harness.compare import compare, show
+
+    print(show(*compare(options.overrides, options.pairs, options.same_within)))
+    return 0
 
 
 def _report(rest: list[str]) -> int:

@@ -15,7 +15,7 @@ from harness.sweep import run_sweep
 
 def run_single(overrides: list[str], results: str) -> dict[str, Any]:
     """See `harness.run_trial`."""
-    trials, settings = to_trials(_composed([*overrides, f"run.results={results}"]))
+    trials, settings = to_trials(composed([*overrides, f"run.results={results}"]))
     if len(trials) != 1:
         raise UserError("run_trial measures one trial; use run.repeats=1, or `harness run` for more")
     run_sweep(trials, settings)
@@ -23,7 +23,8 @@ def run_single(overrides: list[str], results: str) -> dict[str, Any]:
     return max(rows, key=lambda row: row["started_at"])
 
 
-def _composed(overrides: list[str]) -> dict[str, Any]:
+def composed(overrides: list[str]) -> dict[str, Any]:
+    """One job as `harness.config.to_trials` takes it, without Hydra's command line. UserError as one line."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf

@@ -114,14 +114,25 @@ class Sweep:
         return left
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    """An empty results folder; whatever is left running in it is ended."""
-    found = Sweep(tmp_path)
-    yield found
-    for pid in found.processes():
+@pytest.fixture(scope="session")
+def new_sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Sweep]]:
+    """Makes empty results folders; whatever is left running in them is ended."""
+    made: list[Sweep] = []
+
+    def make() -> Sweep:
+        made.append(Sweep(tmp_path_factory.mktemp("sweep")))
+        return made[-1]
+
+    yield make
+    for pid in [pid for sweep in made for pid in sweep.processes()]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def sweep(new_sweep: Callable[[], Sweep]) -> Sweep:
+    """An empty results folder."""
+    return new_sweep()
 
 
 @pytest.fixture(scope="session")
@@ -150,9 +161,9 @@ def trials_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
 
 
 @pytest.fixture(scope="session")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+def contract(new_sweep: Callable[[], Sweep]) -> dict[tuple[str, str], dict[str, Any]]:
     """One row for every technique on every workload, on a tiny model that was trained for a moment."""
-    found = Sweep(tmp_path_factory.mktemp("contract"))
+    found = new_sweep()
     (found.folder / "own" / "model").mkdir(parents=True)
     (found.folder / "own" / "model" / "tiny_trained.yaml").write_text(TRAINED)
     conf = Path(__file__).parents[1] / "conf" / "technique"
