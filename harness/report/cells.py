@@ -18,7 +18,7 @@ from harness.report.metrics import (
     low_column,
     ratio_column,
 )
-from harness.report.wording import DASH, amount, missing, percent, ratio
+from harness.report.wording import DASH, amount, missing, percent, plural, ratio
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,19 @@ def columns_of(board: Board) -> list[Column]:
 
 
 def left_out(board: Board) -> list[str]:
-    """A line for each column that no entry of the board has a number for, with the reason that the rows give."""
-    lines: dict[str, list[str]] = {}
+    """`KV cache (this workload holds none)` for each column that no entry of the board has a number for."""
+    found = []
     for name in (*_BETWEEN, QUALITY):
-        if board.measured[name].notna().any() or name in _ALWAYS:
-            continue
-        reasons = {reason_for(entry, name) for entry in board.measured.to_dict("records")}
-        lines.setdefault("; ".join(sorted(reasons)), []).append(METRICS[name].heading.lower())
-    return [f"{', '.join(names)}: {reason}" for reason, names in lines.items() if reason]
+        if name not in _ALWAYS and not board.measured[name].notna().any() and len(board.measured):
+            reasons = {reason_for(entry, name) for entry in board.measured.to_dict("records")}
+            found.append(f"{METRICS[name].heading} ({'; '.join(sorted(reasons))})")
+    return found
+
+
+def runs_of(entry: dict) -> str:
+    """How many runs stand behind an entry, and that one run gives no interval between processes."""
+    text = "1 run: no interval" if entry["runs"] == 1 else plural(entry["runs"], "run")
+    return text if entry["runs"] == entry["attempts"] else f"{text} ({entry['attempts']} attempted)"
 
 
 def reason_for(entry: dict, metric: str) -> str:
@@ -90,15 +95,17 @@ def rank_cell(entry: dict) -> Cell:
 
 
 def speed_cell(entry: dict) -> Cell:
-    """Speed over the baseline's, with the interval of two runs or more, or a plain word that there is none."""
+    """Speed over the baseline's, with its interval where two runs or more stand behind it."""
     value = entry[ratio_column(LATENCY)]
     if missing(value):
         return Cell(DASH, title="no comparable baseline run of the same seed")
     low, high = entry[high_column(LATENCY)], entry[low_column(LATENCY)]
     if missing(low):
         title = "one run: no interval between processes; the dashed line is the spread of steps within the run"
-        return Cell(ratio(1 / value), "1 run: no interval", 1 / value, title)
-    return Cell(ratio(1 / value), f"{1 / low:.2f}\N{EN DASH}{1 / high:.2f}", 1 / value, "95% interval of the mean ratio")
+        return Cell(ratio(1 / value), "", 1 / value, title)
+    return Cell(
+        ratio(1 / value), f"{1 / low:.2f}\N{EN DASH}{1 / high:.2f}", 1 / value, "95% interval of the mean ratio"
+    )
 
 
 def step_cell(entry: dict) -> Cell:
@@ -112,7 +119,11 @@ def step_cell(entry: dict) -> Cell:
 
 def quality_cell(entry: dict) -> Cell:
     """Bits per byte with the standard error over held-out windows, and the change from the baseline."""
-    value, error, change = entry[QUALITY], entry["quality_standard_error_bits_per_byte"], entry["quality_change_bits_per_byte"]
+    value, error, change = (
+        entry[QUALITY],
+        entry["quality_standard_error_bits_per_byte"],
+        entry["quality_change_bits_per_byte"],
+    )
     if missing(value):
         return Cell(DASH, title=reason_for(entry, QUALITY))
     main = amount(value, QUALITY) + ("" if missing(error) else f" \N{PLUS-MINUS SIGN}{error:.3f}")

@@ -36,7 +36,9 @@ def six_metrics(entries: pd.DataFrame) -> pd.DataFrame:
             "pcu_ratio": entries["gpu_busy_ratio"],
             "al_seconds": entries["latency_mean_seconds"],
             "tt_tokens_per_parameter_per_second": (tokens / parameters).where(trained),
-            "st_samples_per_parameter_per_second": (entries["throughput_samples_per_second"] / parameters).where(trained),
+            "st_samples_per_parameter_per_second": (entries["throughput_samples_per_second"] / parameters).where(
+                trained
+            ),
             "it_tokens_per_second": tokens.where(output),
             "aec_watts": entries["gpu_power_mean_watts"],
             "gpu_energy_per_token_joules": entries["gpu_energy_per_token_joules"],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from harness.report.boards import Board
-from harness.report.cells import Cell, Column, columns_of, left_out
+from harness.report.cells import Cell, Column, columns_of, left_out, runs_of
 from harness.report.contents import Contents
+from harness.report.entries import BASELINE, disqualifying
 from harness.report.ink import Drawing
-from harness.report.markup import Html, tag
+from harness.report.markup import Html, breakable, tag
 from harness.report.speed_mark import reach_of, speed_mark
 from harness.report.verdict import basis_of
-from harness.report.wording import listing, missing, plural
+from harness.report.wording import listing, missing
 
-_NO_FIGURES = "Figures are drawn for the boards with the most entries only; filter the results folder to see this one's."
+_NO_FIGURES = (
+    "Figures are drawn for the boards with the most entries only; filter the results folder to see this one's."
+)
 
 
 def boards_section(contents: Contents) -> Html:
@@ -47,7 +50,14 @@ def _table(board: Board, stale: set[str]) -> Html:
     rows += [_failed(entry, len(columns)) for entry in board.entries.to_dict("records") if _has_failed(entry)]
     head = tag("thead", tag("tr", heads))
     caption = tag("caption", f"Leaderboard of {board.title}", class_="unseen")
-    return tag("div", tag("table", caption, head, tag("tbody", rows), class_="sortable"), class_="scroll", tabindex="0", role="region", aria_label=board.title)
+    return tag(
+        "div",
+        tag("table", caption, head, tag("tbody", rows), class_="sortable"),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label=board.title,
+    )
 
 
 def _head(text: str, meaning: str, kind: str) -> Html:
@@ -64,30 +74,38 @@ def _column_head(column: Column) -> Html:
 
 def _row(entry: dict, columns: list[Column], reach: float, stale: set[str]) -> Html:
     cells = [_cell(column, entry, reach) for column in columns]
-    name = "base" if entry["technique"] == "none" else "flagged" if not entry["ranked"] else ""
+    name = "base" if entry["technique"] == BASELINE else "flagged" if not entry["ranked"] else ""
     return tag("tr", _name(entry, stale), cells, class_=name, data_technique=entry["label"], data_status="ok")
 
 
 def _name(entry: dict, stale: set[str]) -> Html:
-    badges = [tag("span", "baseline", class_="badge")] if entry["technique"] == "none" else []
-    badges += [tag("span", flag.split(":")[0], class_="badge warn", title=flag) for flag in entry["flags"]]
+    badges = [tag("span", "baseline", class_="badge")] if entry["technique"] == BASELINE else []
+    badges += [tag("span", "flagged", class_="badge error", title=flag) for flag in disqualifying(entry["flags"])]
+    flags = [tag("small", flag, class_="flag") for flag in disqualifying(entry["flags"])]
     if entry["row_id"] in stale:
         badges.append(tag("span", "older software", class_="badge warn"))
-    runs = plural(entry["runs"], "run")
-    if entry["runs"] < entry["attempts"]:
-        runs += f" of {entry['attempts']} attempted"
-    link = tag("a", entry["label"], href=f"#row-{entry['row_id']}")
-    return tag("th", link, badges, tag("small", f"ok \N{MIDDLE DOT} {runs}"), scope="row", data_v=entry["label"])
+    link = tag("a", breakable(entry["label"]), href=f"#row-{entry['row_id']}")
+    return tag(
+        "th",
+        link,
+        badges,
+        tag("small", f"ok \N{MIDDLE DOT} {runs_of(entry)}"),
+        flags,
+        scope="row",
+        data_v=entry["label"],
+    )
 
 
 def _cell(column: Column, entry: dict, reach: float) -> Html:
     cell: Cell = column.cell(entry)
     mark = speed_mark(entry, reach) if column.key == "speed" else None
     small = tag("small", cell.sub) if cell.sub else None
-    kind = " ".join(filter(None, ["number", column.kind if column.kind == "estimated" else "", cell.tone, column.key[:5]]))
+    kind = " ".join(
+        filter(None, ["number", column.kind if column.kind == "estimated" else "", cell.tone, column.key[:5]])
+    )
     value = None if missing(cell.value) else f"{cell.value:.7g}"
     main = tag("span", cell.main, class_="main")
-    return tag("td", main, mark, small, class_=kind, title=cell.title, data_v=value)
+    return tag("td", mark, main, small, class_=kind, title=cell.title, data_v=value)
 
 
 def _has_failed(entry: dict) -> bool:
@@ -95,21 +113,28 @@ def _has_failed(entry: dict) -> bool:
 
 
 def _failed(entry: dict, width: int) -> Html:
-    link = tag("a", entry["label"], href=f"#row-{entry['row_id']}")
+    link = tag("a", breakable(entry["label"]), href=f"#row-{entry['row_id']}")
     name = tag("th", link, tag("small", entry["status"]), scope="row", data_v=entry["label"])
-    reason = tag("td", tag("span", entry["status"], class_=f"badge {entry['status']}"), " ", entry["reason"] or "", colspan=width)
+    reason = tag(
+        "td", tag("span", entry["status"], class_=f"badge {entry['status']}"), " ", entry["reason"] or "", colspan=width
+    )
     return tag("tr", name, reason, class_="failed", data_technique=entry["label"], data_status=entry["status"])
 
 
 def _notes(board: Board, silent: list[str]) -> Html:
     skipped = board.entries[board.entries["status"] == "skipped"]["label"].tolist()
-    lines = [f"Does not apply here: {listing(skipped, 20)}; reasons are under \N{LEFT DOUBLE QUOTATION MARK}What works\N{RIGHT DOUBLE QUOTATION MARK}."] if skipped else []
-    lines += [f"Not measured here: {line}." for line in left_out(board)] + silent
+    lines = (
+        [
+            f"Does not apply here: {listing(skipped, 20)}; reasons are under \N{LEFT DOUBLE QUOTATION MARK}What works\N{RIGHT DOUBLE QUOTATION MARK}."
+        ]
+        if skipped
+        else []
+    )
+    lines += [f"No column here: {', '.join(left_out(board))}."] if left_out(board) else []
+    lines += silent
     return tag("ul", [tag("li", line) for line in lines], class_="notes") if lines else Html("")
 
 
 def _figure(drawing: Drawing) -> Html:
-    caption = tag("figcaption", tag("a", f"{drawing.name}.png", href=f"{drawing.name}.png"))
+    caption = tag("figcaption", tag("a", "PNG", download=True, href=f"{drawing.name}.png"))
     return tag("figure", Html(drawing.svg), caption)
-
-

@@ -25,16 +25,40 @@ def _small(value: float) -> str:
 
 #: Column, abbreviation, what it is, how it is written, and whether it is the paper's.
 _COLUMNS: list[tuple[str, str, str, Callable[[float], str], bool]] = [
-    ("amu_bytes", "AMU [GB]", "Eq. 1, mean memory in use over the window, in 10^9 bytes", lambda v: number(v / 1e9), True),
-    ("pcu_ratio", "PCU", "Eq. 2, mean share of time the GPU was busy; a mean despite the name", lambda v: f"{v:.3f}", True),
+    (
+        "amu_bytes",
+        "AMU [GB]",
+        "Eq. 1, mean memory in use over the window, in 10^9 bytes",
+        lambda v: number(v / 1e9),
+        True,
+    ),
+    (
+        "pcu_ratio",
+        "PCU",
+        "Eq. 2, mean share of time the GPU was busy; a mean despite the name",
+        lambda v: f"{v:.3f}",
+        True,
+    ),
     ("al_seconds", "AL [s/step]", "Eq. 3, mean time of a step (of a request when generating)", _plain, True),
     ("tt_tokens_per_parameter_per_second", "TT", "Eq. 4, trained tokens per parameter and second", _small, True),
     ("st_samples_per_parameter_per_second", "ST", "Eq. 5, trained samples per parameter and second", _small, True),
     ("it_tokens_per_second", "IT [tok/s]", "Eq. 6, output tokens per second", _plain, True),
     ("aec_watts", "AEC [W]", "Eq. 8, mean power of the GPU; not energy despite the name", _plain, True),
-    ("gpu_energy_per_token_joules", "J / token", "what AEC leaves out: GPU energy of a token, by counter", lambda v: amount(v, "_joules"), False),
+    (
+        "gpu_energy_per_token_joules",
+        "J / token",
+        "what AEC leaves out: GPU energy of a token, by counter",
+        lambda v: amount(v, "_joules"),
+        False,
+    ),
     ("mcr_ratio", "MCR", "Eq. 9, size ratio by nominal bits, times quality kept", ratio, True),
-    ("mcr_stored_ratio", "MCR stored", "Eq. 9 with the bytes really stored: scales, adapters and experts count", ratio, False),
+    (
+        "mcr_stored_ratio",
+        "MCR stored",
+        "Eq. 9 with the bytes really stored: scales, adapters and experts count",
+        ratio,
+        False,
+    ),
 ]
 
 
@@ -56,10 +80,19 @@ def _board(board: Board) -> Html:
     table = six_metrics(board.measured)
     heads = [tag("th", tag("button", "Technique", type="button"), scope="col", class_="text")]
     heads += [_head(short, meaning, ours) for _, short, meaning, _, ours in _COLUMNS]
-    rows = [_row(entry, table.loc[index]) for index, entry in zip(board.measured.index, board.measured.to_dict("records"), strict=True)]
+    rows = [
+        _row(entry, table.loc[index])
+        for index, entry in zip(board.measured.index, board.measured.to_dict("records"), strict=True)
+    ]
     sources = ", ".join(sorted(set(table["amu_source"])))
     inner = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows), class_="sortable")
-    summary = tag("summary", tag("b", board.workload), " ", board.title.removeprefix(board.workload), tag("small", f" AMU of: {sources}"))
+    summary = tag(
+        "summary",
+        tag("b", board.workload),
+        " ",
+        board.title.removeprefix(board.workload),
+        tag("small", f" AMU of: {sources}"),
+    )
     return tag(
         "details",
         summary,
@@ -72,7 +105,12 @@ def _board(board: Board) -> Html:
 
 
 def _head(short: str, meaning: str, ours: bool) -> Html:
-    return tag("th", tag("button", short, type="button", title=meaning), scope="col", class_="number" if ours else "number ours")
+    return tag(
+        "th",
+        tag("button", short, type="button", title=meaning),
+        scope="col",
+        class_="number" if ours else "number ours",
+    )
 
 
 def _row(entry: dict, values: pd.Series) -> Html:
@@ -86,5 +124,3 @@ def _cell(entry: dict, name: str, value: float, write: Callable[[float], str], p
     if missing(value):
         return tag("td", DASH, class_=kind, title=why_null(name, entry))
     return tag("td", write(value), class_=kind, data_v=f"{value:.7g}")
-
-

@@ -8,7 +8,14 @@ from harness.report.contents import Contents
 from harness.report.markup import Html, join, tag
 from harness.report.wording import listing
 
-_MARKS = {"ok": "works", "skipped": "n/a", "error": "error", "oom": "out of memory", "crash": "crash", "timeout": "time-out"}
+_MARKS = {
+    "ok": "works",
+    "skipped": "n/a",
+    "error": "error",
+    "oom": "out of memory",
+    "crash": "crash",
+    "timeout": "time-out",
+}
 
 
 def matrix_section(contents: Contents) -> Html:
@@ -16,7 +23,12 @@ def matrix_section(contents: Contents) -> Html:
     groups = contents.matrix.groupby(["device_name", "model"], sort=True)
     several = contents.matrix["device_name"].nunique() > 1
     parts = [_matrix(str(device), str(model), cells, several) for (device, model), cells in groups]
-    return tag("section", tag("h2", "What works"), tag("div", parts, class_="matrices"), _reasons(contents.reasons), id="works")
+    return tag(
+        "section",
+        tag("h2", "What works"),
+        tag("div", tag("div", parts), tag("div", _reasons(contents.reasons)), class_="matrices"),
+        id="works",
+    )
 
 
 def _matrix(device: str, model: str, cells: pd.DataFrame, several: bool) -> Html:
@@ -24,12 +36,19 @@ def _matrix(device: str, model: str, cells: pd.DataFrame, several: bool) -> Html
     found = {(cell["technique"], cell["workload"]): cell for cell in cells.to_dict("records")}
     heads = [tag("th", "Technique", scope="col"), *(tag("th", workload, scope="col") for workload in workloads)]
     rows = [
-        tag("tr", tag("th", name, scope="row"), [_cell(found.get((name, workload))) for workload in workloads], data_technique=name)
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            [_cell(found.get((name, workload))) for workload in workloads],
+            data_technique=name,
+        )
         for name in sorted(set(cells["technique"]), key=lambda name: (name != "none", name))
     ]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows), class_="matrix")
     title = tag("h3", model, tag("span", f" {device}" if several else ""))
-    return tag("article", title, tag("div", table, class_="scroll"), class_="board", data_model=model, data_device=device)
+    return tag(
+        "article", title, tag("div", table, class_="scroll"), class_="board", data_model=model, data_device=device
+    )
 
 
 def _cell(cell: dict | None) -> Html:

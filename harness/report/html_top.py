@@ -40,7 +40,9 @@ def verdicts_section(contents: Contents) -> Html:
     rest = cards[MOST_CARDS:]
     more = tag("details", tag("summary", f"{len(rest)} more"), tag("div", rest, class_="cards")) if rest else None
     rule = tag("p", f"{RULE[0].upper()}{RULE[1:]}.", class_="small")
-    return tag("section", tag("h2", "What to use"), tag("div", cards[:MOST_CARDS], class_="cards"), more, rule, id="use")
+    return tag(
+        "section", tag("h2", "What to use"), tag("div", cards[:MOST_CARDS], class_="cards"), more, rule, id="use"
+    )
 
 
 def filters(contents: Contents) -> Html:
@@ -49,7 +51,13 @@ def filters(contents: Contents) -> Html:
         _choice(name, sorted(set(contents.rows[name].dropna().astype(str))))
         for name in ("model", "workload", "device_name", "status")
     ]
-    words = tag("input", type="search", id="words", placeholder="Filter: technique, model\N{HORIZONTAL ELLIPSIS}", aria_label="Filter by text")
+    words = tag(
+        "input",
+        type="search",
+        id="words",
+        placeholder="Filter: technique, model\N{HORIZONTAL ELLIPSIS}",
+        aria_label="Filter by text",
+    )
     clear = tag("button", "Clear", type="button", id="clear")
     return join(words, choices, clear, tag("span", "", id="shown", role="status"))
 
@@ -92,7 +100,13 @@ def _choice(name: str, values: list[str]) -> Html | None:
     word = name.removesuffix("_name")
     options = [tag("option", f"all {plural(2, word)[2:] if word != 'status' else 'statuses'}", value="")]
     options[0] = Html(options[0].replace("<option>", '<option value="">'))
-    return tag("select", options, [tag("option", value, value=value) for value in values], id=f"by-{word}", aria_label=f"Filter by {word}")
+    return tag(
+        "select",
+        options,
+        [tag("option", value, value=value) for value in values],
+        id=f"by-{word}",
+        aria_label=f"Filter by {word}",
+    )
 
 
 def _card(verdict: Verdict) -> Html:
@@ -115,5 +129,5 @@ def _finding(found: Finding, condition: str) -> Html:
     about = tag("dt", found.question, tag("span", "" if found.question == "Best quality" else f" {condition}"))
     if not found.answer:
         return join(about, tag("dd", tag("b", "the baseline"), tag("p", found.detail), class_="none"))
-    figure = tag("span", found.figure, class_="figure")
+    figure = tag("span", found.figure, tag("small", found.unit), class_="figure")
     return join(about, tag("dd", figure, tag("b", found.answer), tag("p", found.detail)))

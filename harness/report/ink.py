@@ -30,9 +30,10 @@ _PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: `svg` for the page, `png` for a file, `alt` for those who cannot see it."""
+    """A finished figure: `what` it shows in few words, `svg` for the page, `png` for a file, `alt` for those who cannot see it."""
 
     name: str
+    what: str
     alt: str
     svg: str
     png: bytes
@@ -41,7 +42,7 @@ class Drawing:
 @contextmanager
 def figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """A figure in inches and its axes, in the report's style; nothing of matplotlib's global state is left changed."""
-    with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": LINE, "text.color": INK}):
+    with matplotlib.rc_context({"font.size": 9.5, "svg.fonttype": "none", "axes.edgecolor": LINE, "text.color": INK}):
         drawn = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(drawn)
         axes = drawn.add_subplot()
@@ -60,13 +61,13 @@ def title(axes: Axes, what: str, where: str) -> None:
     axes.text(0, 1.025, where, transform=axes.transAxes, fontsize=8, color=MUTED)
 
 
-def finish(drawn: Figure, name: str, alt: str) -> Drawing:
+def finish(drawn: Figure, name: str, what: str, alt: str) -> Drawing:
     """Both forms of a figure; call it inside `figure`'s block, because the style counts while saving too."""
     png, svg = io.BytesIO(), io.BytesIO()
-    drawn.savefig(png, format="png", dpi=150, facecolor="white")
+    drawn.savefig(png, format="png", dpi=170, facecolor="white")
     with matplotlib.rc_context({"svg.hashsalt": name}):
         drawn.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Drawing(name, alt, adopted(svg.getvalue().decode(), alt), png.getvalue())
+    return Drawing(name, what, alt, adopted(svg.getvalue().decode(), alt), png.getvalue())
 
 
 def adopted(svg: str, alt: str) -> str:
@@ -84,4 +85,3 @@ def adopted(svg: str, alt: str) -> str:
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
-

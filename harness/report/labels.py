@@ -48,7 +48,7 @@ def _note(axes: Axes, point: tuple[float, float], text: str, strong: bool) -> An
         point,
         xytext=(7, 0),
         textcoords="offset points",
-        fontsize=8.5,
+        fontsize=9,
         color=INK if strong else MUTED,
         arrowprops=line,
         bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},

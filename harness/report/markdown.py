@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.report.boards import Board
 from harness.report.cells import Cell, columns_of, left_out
 from harness.report.contents import Contents
+from harness.report.entries import disqualifying
 from harness.report.machine import Machine
 from harness.report.quality import RULE
 from harness.report.verdict import Verdict, keeps_phrase
@@ -16,7 +17,11 @@ from harness.report.wording import plural
 def markdown_of(contents: Contents) -> str:
     """The whole file. GitHub shows no hover text, so reasons stand in lists."""
     blocks = ["# Leaderboard", *_notices(contents), *(_machine(machine) for machine in contents.machines)]
-    blocks += ["## What to use", *(_verdict(verdict) for verdict in contents.verdicts), f"_{RULE[0].upper()}{RULE[1:]}._"]
+    blocks += [
+        "## What to use",
+        *(_verdict(verdict) for verdict in contents.verdicts),
+        f"_{RULE[0].upper()}{RULE[1:]}._",
+    ]
     for board in contents.boards:
         blocks += _board(board, contents)
     blocks += ["## What did not run", _reasons(contents), _NOTES]
@@ -45,7 +50,11 @@ def _notices(contents: Contents) -> list[str]:
 def _machine(machine: Machine) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in machine.statuses.items())
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    dates = machine.first[:10] if machine.first[:10] == machine.last[:10] else f"{machine.first[:10]} to {machine.last[:10]}"
+    dates = (
+        machine.first[:10]
+        if machine.first[:10] == machine.last[:10]
+        else f"{machine.first[:10]} to {machine.last[:10]}"
+    )
     facts = "".join(f", {plain(fact)}" for fact in machine.facts)
     return f"**{plain(machine.name)}**{facts}. Rows: {counts}; measured {dates}.  \n{plain(versions)}"
 
@@ -53,8 +62,10 @@ def _machine(machine: Machine) -> str:
 def _verdict(verdict: Verdict) -> str:
     lines = [f"**{plain(verdict.board.title)}** ({plain(verdict.basis)})"]
     for found in verdict.findings:
-        answer = f"**{plain(found.answer)}, {found.figure}**. " if found.answer else ""
-        about = found.question if found.question == "Best quality" else f"{found.question}, {keeps_phrase(verdict.board)}"
+        answer = f"**{plain(found.answer)}, {found.figure} {found.unit}**. " if found.answer else ""
+        about = (
+            found.question if found.question == "Best quality" else f"{found.question}, {keeps_phrase(verdict.board)}"
+        )
         lines.append(f"- {about}: {answer}{plain(found.detail)}")
     return "\n".join(lines)
 
@@ -63,37 +74,46 @@ def _board(board: Board, contents: Contents) -> list[str]:
     if not len(board.measured):
         return []
     columns = columns_of(board)
-    headings = ["Technique", "Runs", *(f"{c.heading} (not measured)" if c.kind == "estimated" else c.heading for c in columns)]
+    headings = [
+        "Technique",
+        "Runs",
+        *(f"{c.heading} (not measured)" if c.kind == "estimated" else c.heading for c in columns),
+    ]
     rows = [
         [_label(entry), str(entry["runs"]), *(_cell(column.cell(entry)) for column in columns)]
         for entry in board.measured.to_dict("records")
     ]
     drawn, _ = contents.drawings.get(board.slug, ([], []))
-    figures = " ".join(f"[{plain(figure.name.rpartition('-')[0])}]({figure.name}.png)" for figure in drawn)
-    empty = "\n".join(f"- {line}" for line in map(plain, left_out(board)))
+    figures = ", ".join(f"[{figure.what}]({figure.name}.png)" for figure in drawn)
+    empty = ", ".join(map(plain, left_out(board)))
     return [
         f"## {plain(board.title)}",
         table(headings, rows),
-        f"Not measured here:\n\n{empty}" if empty else "",
+        f"No column here: {empty}." if empty else "",
         f"Figures: {figures}" if figures else "",
     ]
 
 
 def _label(entry: dict) -> str:
-    marks = "".join(f" (flagged: {plain(flag)})" for flag in entry["flags"])
+    marks = "".join(f" (flagged: {plain(flag)})" for flag in disqualifying(entry["flags"]))
     return plain(entry["label"]) + marks
 
 
 def _cell(cell: Cell) -> str:
-    sub = {"1 run: no interval": ""}.get(cell.sub, cell.sub)
-    return plain(cell.main) + (f" ({plain(sub)})" if sub else "")
+    return plain(cell.main) + (f" ({plain(cell.sub)})" if cell.sub else "")
 
 
 def _reasons(contents: Contents) -> str:
     if not len(contents.reasons):
         return "Everything that was asked for ran."
     rows = [
-        [plain(r["technique"]), plain(r["model"]), plain(", ".join(r["workloads"])), r["status"], plain(r["reason"])[:300]]
+        [
+            plain(r["technique"]),
+            plain(r["model"]),
+            plain(", ".join(r["workloads"])),
+            r["status"],
+            plain(r["reason"])[:300],
+        ]
         for r in contents.reasons.to_dict("records")
     ]
     listed = table(["Technique", "Model", "Workloads", "Status", "Reason"], rows[:60])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -29,6 +30,11 @@ def join(*children: Any) -> Html:
         elif child is not None:
             parts.append(child if isinstance(child, Html) else escape(str(child)))
     return Html("".join(parts))
+
+
+def breakable(text: str) -> Html:
+    """A name that may break after the marks inside it, so that a long one does not widen its column."""
+    return Html(re.sub(r"([_+,\[/])", r"\1<wbr>", escape(text)))
 
 
 def script_json(text: str) -> Html:

@@ -36,7 +36,7 @@ def memory_bars(board: Board) -> Drawing | str:
         return "No plot of memory by cause: no entry has a peak."
     causes = causes_of(table)
     unit, name = next(((f, n) for f, n in ((1e9, "GB"), (1e6, "MB")) if table[MEMORY].max() >= f), (1e3, "kB"))
-    with figure(6.2, 1.5 + 0.3 * len(table)) as (drawn, axes):
+    with figure(5.2, max(3.9, 1.5 + 0.27 * len(table))) as (drawn, axes):
         left, places = [0.0] * len(table), list(range(len(table)))
         for cause, colour in CAUSES.items():
             widths = (causes[cause] / unit).tolist()
@@ -50,10 +50,10 @@ def memory_bars(board: Board) -> Drawing | str:
         axes.grid(False, axis="y")
         axes.set_xlim(0, max(left) * 1.16)
         axes.set_xlabel(f"Bytes by cause, up to the peak of a step [{name}]")
-        title(axes, "What holds the memory", f"{board.workload}, {board.model}, {board.device_name}"[:80])
+        title(axes, "What holds the memory", f"{board.workload}, {board.model}, {board.device_name}"[:70])
         drawn.legend(ncols=5, frameon=False, fontsize=8, loc="outside lower left", labelcolor=MUTED)
         alt = f"Memory by cause of {len(table)} techniques: {board.title}"
-        return finish(drawn, f"memory-causes-{board.slug}", alt)
+        return finish(drawn, f"memory-causes-{board.slug}", "what holds the memory", alt)
 
 
 def _name(label: str) -> str:

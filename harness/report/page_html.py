@@ -23,6 +23,8 @@ def page_of(contents: Contents) -> str:
     data = data_of(contents.rows, contents.stale, contents.replaced)
     return Template(_read("template.html")).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        # Many boards are laid out only when they come into view.
+        size="many" if len(contents.boards) > 20 else "few",
         style=_read("style.css"),
         heading=heading(contents),
         notices=notices(contents),

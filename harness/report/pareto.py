@@ -11,9 +11,5 @@ def front(xs: Sequence[float], ys: Sequence[float], x_lower: bool = True, y_lowe
     `x_lower` and `y_lower` say which way is better. Of points that are equal in both, all stay.
     """
     points = [(x if x_lower else -x, y if y_lower else -y) for x, y in zip(xs, ys, strict=True)]
-    kept = [
-        i
-        for i, (x, y) in enumerate(points)
-        if not any(a <= x and b <= y and (a < x or b < y) for a, b in points)
-    ]
+    kept = [i for i, (x, y) in enumerate(points) if not any(a <= x and b <= y and (a < x or b < y) for a, b in points)]
     return sorted(kept, key=lambda i: (xs[i], ys[i]))

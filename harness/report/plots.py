@@ -32,7 +32,7 @@ def drawings_of(board: Board) -> tuple[list[Drawing], list[str]]:
 def where(board: Board) -> str:
     """The second line of a title; long names are cut, the page has them whole."""
     text = f"{board.workload}, {board.model}, {board.device_name}"
-    return text if len(text) <= 80 else text[:79] + "\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= 70 else text[:69] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def memory_against_quality(board: Board) -> Drawing | str:
@@ -41,7 +41,7 @@ def memory_against_quality(board: Board) -> Drawing | str:
     if len(table) < 2:
         return "No plot of memory against quality: fewer than two entries have both."
     unit, name = _unit(table[MEMORY].max(), _BYTES)
-    with figure(6.2, 4.3) as (drawn, axes):
+    with figure(5.2, 3.9) as (drawn, axes):
         xs, ys = (table[MEMORY] / unit).tolist(), table[QUALITY].tolist()
         axes.errorbar(xs, ys, yerr=table[ERROR].fillna(0), fmt="none", ecolor=OTHER, elinewidth=0.8, alpha=0.55)
         _points(axes, table, xs, ys, front_step="post", x_lower=True)
@@ -49,7 +49,7 @@ def memory_against_quality(board: Board) -> Drawing | str:
         axes.set_ylabel("Held-out loss [bits per byte]  \N{LEFTWARDS ARROW} less is better")
         title(axes, "Memory against quality", where(board))
         alt = f"Peak memory against held-out loss of {len(table)} techniques: {where(board)}"
-        return finish(drawn, f"memory-quality-{board.slug}", alt)
+        return finish(drawn, f"memory-quality-{board.slug}", "memory against quality", alt)
 
 
 def energy_against_throughput(board: Board) -> Drawing | str:
@@ -60,14 +60,14 @@ def energy_against_throughput(board: Board) -> Drawing | str:
     if len(table) < 2:
         return "No plot of energy against throughput: fewer than two entries have both."
     unit, name = _unit(table[metric].max(), _JOULES)
-    with figure(6.2, 4.3) as (drawn, axes):
+    with figure(5.2, 3.9) as (drawn, axes):
         _points(axes, table, table[RATE].tolist(), (table[metric] / unit).tolist(), front_step="pre", x_lower=False)
         axes.set_xlabel(f"Throughput [{board.token_kind} tokens/s]  more is better \N{RIGHTWARDS ARROW}")
-        source = "GPU energy, by counter" if measured else "Energy, estimated by a model, not measured"
-        axes.set_ylabel(f"{source} [{name} per token]")
-        title(axes, "Energy against throughput" + ("" if measured else " (estimated energy)"), where(board))
+        source = "GPU energy, by counter" if measured else "Energy, estimated"
+        axes.set_ylabel(f"{source} [{name} per token]  \N{LEFTWARDS ARROW} less is better")
+        title(axes, "Energy against throughput" + ("" if measured else ": estimated, not measured"), where(board))
         alt = f"Throughput against {source} of {len(table)} techniques: {where(board)}"
-        return finish(drawn, f"energy-throughput-{board.slug}", alt)
+        return finish(drawn, f"energy-throughput-{board.slug}", "energy against throughput", alt)
 
 
 def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str, x_lower: bool) -> None:
@@ -88,7 +88,12 @@ def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str
 
 
 def _legend(axes: Axes) -> None:
-    shown = (("o", FRONT, "on the front"), ("D", BASE, "baseline"), ("o", OTHER, "others"), ("x", OTHER, "flagged"))
+    shown = (
+        ("o", FRONT, "on the front of point values"),
+        ("D", BASE, "baseline"),
+        ("o", OTHER, "others"),
+        ("x", OTHER, "flagged"),
+    )
     handles = [Line2D([], [], marker=m, color=c, linestyle="", markersize=5, label=text) for m, c, text in shown]
     figure = axes.get_figure()
     assert figure is not None

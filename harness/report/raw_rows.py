@@ -86,7 +86,9 @@ def _details(pool: Pool, row: dict[str, Any], age: str | None) -> dict[str, Any]
 def _pairs(pool: Pool, text: str | None) -> list[int]:
     """A JSON object as key, value, key, value ... in the pool: its parts repeat more often than the whole."""
     pairs = json.loads(text or "{}")
-    flat = [(key, value if isinstance(value, str) else json.dumps(value, sort_keys=True)) for key, value in pairs.items()]
+    flat = [
+        (key, value if isinstance(value, str) else json.dumps(value, sort_keys=True)) for key, value in pairs.items()
+    ]
     return [place for pair in flat for place in (pool(pair[0]), pool(pair[1]))]
 
 

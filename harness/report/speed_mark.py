@@ -9,13 +9,13 @@ from harness.report.metrics import LATENCY, ratio_column
 from harness.report.ranks import place_of
 from harness.report.wording import missing
 
-WIDTH, HEIGHT = 96, 12
+WIDTH, HEIGHT = 112, 14
 
 
 def reach_of(entries: list[dict]) -> float:
-    """Half the width of a board's scale in doublings, at least one, so that its marks share an axis."""
+    """Half the width of a board's scale in doublings, so that its marks share an axis."""
     ends = [abs(end) / math.log(2) for entry in entries if _known(entry) for end in _ends(entry)]
-    return min(max([1.0, *ends]), 6.0)
+    return min(max([0.4, *ends]), 6.0)
 
 
 def speed_mark(entry: dict, reach: float) -> Html:
@@ -30,7 +30,7 @@ def speed_mark(entry: dict, reach: float) -> Html:
         f'<svg class="mark" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" aria-hidden="true">'
         f'<line class="one" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="{HEIGHT}"/>'
         f'<line class="{kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
-        f'<circle cx="{_x(-place.center, reach):.1f}" cy="{middle}" r="3.4"/></svg>'
+        f'<circle cx="{_x(-place.center, reach):.1f}" cy="{middle}" r="3"/></svg>'
     )
 
 

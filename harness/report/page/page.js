@@ -239,7 +239,10 @@ function goToRow() {
   open.add(id);
   page = Math.floor(place / PAGE);
   draw();
-  document.getElementById(`row-${id}`).scrollIntoView({ block: "start" });
+  // Twice: what lies above may get its true height only when it comes into view.
+  const show = () => document.getElementById(`row-${id}`)?.scrollIntoView({ block: "start" });
+  show();
+  requestAnimationFrame(show);
 }
 
 function clear() {
