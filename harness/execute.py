@@ -175,7 +175,7 @@ def _row(
             f"{name}_samples" if not name.endswith("_seconds") else name: list(values)
             for name, values in window.samples.items()
         },
-        **outcome,
+        **{metric.name: outcome.get(metric.name) for metric in context.workload.metrics},
         "reasons": reasons,
         "facts": dict(session.facts()),
     }

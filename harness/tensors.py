@@ -9,8 +9,12 @@ from typing import Any
 
 def inner_tensors(tensor: Any) -> Iterator[Any]:
     """The plain tensors behind one that may be a wrapper (torchao) or carry its scales beside it (bitsandbytes)."""
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch._subclasses.functional_tensor import FunctionalTensor
     from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+    if isinstance(tensor, (FakeTensor, FunctionalTensor)):
+        return  # a compiler's stand-in: it has a shape and no storage
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
             yield from inner_tensors(getattr(tensor, name))
@@ -49,10 +53,8 @@ def live_bytes(device_type: str) -> int:
     those that only C++ holds, such as activations saved inside a running backward pass.
     """
     import torch
-    from torch._subclasses.fake_tensor import FakeTensor
 
-    # The compiler keeps fake tensors, which have shapes and no storage.
-    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor) and type(item) is not FakeTensor]
+    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
     return storage_bytes(found, device_type)
 
 

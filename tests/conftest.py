@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
+
+from harness.interfaces import Context, Technique
 
 settings.register_profile("harness", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("harness")
@@ -158,6 +161,23 @@ def trials_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def context_of() -> Callable[..., Context]:
+    """A trial's objects around the tiny model, nothing loaded: techniques, a workload, and changed architecture."""
+    conf = Path(__file__).parents[1] / "conf"
+
+    def make(*techniques: Technique, workload: Any = None, attention: str = "sdpa", **architecture: Any) -> Context:
+        from harness.corpora.python_source import PythonSource
+        from harness.models.hf import HF
+        from harness.workloads.train_step import TrainStep
+
+        shape = yaml.safe_load((conf / "model" / "tiny_llama.yaml").read_text())["architecture"]
+        model = HF(architecture={**shape, **architecture}, attention=attention)
+        return Context("cpu", model, workload or TrainStep(), PythonSource(maximum_bytes=400_000), techniques, seed=0)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -69,12 +69,18 @@ class Board:
 
 def boards_of(entries: pd.DataFrame) -> list[Board]:
     """All boards: by machine and model, training before reading before writing."""
-    groups = {key: group for key, group in entries.groupby(BOARD, dropna=False, sort=True)}
+    groups = dict(iter(entries.groupby(BOARD, dropna=False, sort=True)))
     keys = pd.DataFrame(list(groups), columns=BOARD)
     shared = keys.duplicated(BOARD[:-1], keep=False).tolist()
     machines, corpora = keys["device_name"].nunique() > 1, keys["corpus"].nunique() > 1
     found = [
-        Board(*key, _in_order(group), named, machines, corpora)
+        Board(
+            **{name: str(value) for name, value in zip(BOARD, key, strict=True)},
+            entries=_in_order(group),
+            named_by_setting=named,
+            several_machines=machines,
+            several_corpora=corpora,
+        )
         for (key, group), named in zip(groups.items(), shared, strict=True)
     ]
     return sorted(found, key=lambda b: (b.device_name, b.model, _KIND_ORDER.get(b.token_kind, 3), b.workload))

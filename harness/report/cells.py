@@ -73,8 +73,8 @@ def left_out(board: Board) -> list[str]:
 
 
 def runs_of(entry: dict) -> str:
-    """How many runs stand behind an entry, and that one run gives no interval between processes."""
-    text = "1 run: no interval" if entry["runs"] == 1 else plural(entry["runs"], "run")
+    """How many runs stand behind an entry, and how many were tried where some failed."""
+    text = plural(entry["runs"], "run")
     return text if entry["runs"] == entry["attempts"] else f"{text} ({entry['attempts']} attempted)"
 
 
@@ -102,7 +102,7 @@ def speed_cell(entry: dict) -> Cell:
     low, high = entry[high_column(LATENCY)], entry[low_column(LATENCY)]
     if missing(low):
         title = "one run: no interval between processes; the dashed line is the spread of steps within the run"
-        return Cell(ratio(1 / value), "", 1 / value, title)
+        return Cell(ratio(1 / value), "no interval", 1 / value, title)
     return Cell(
         ratio(1 / value), f"{1 / low:.2f}\N{EN DASH}{1 / high:.2f}", 1 / value, "95% interval of the mean ratio"
     )
@@ -150,7 +150,7 @@ def _metric_column(name: str, board: Board) -> Column:
     if name == "throughput_tokens_per_second":
         heading = f"{board.token_kind.capitalize()} tokens"
     if name.endswith("_per_token_joules") or name == ESTIMATE:
-        heading += " / token"
+        heading = "Energy / token"
     return Column(name, heading, shown.meaning, shown.source, lambda entry: _metric_cell(entry, name))
 
 

@@ -23,8 +23,9 @@ _BITS = ((r"4bit|int4|nf4|fp4", 4), (r"8bit|int8|float8", 8), (r"float16", 16), 
 def six_metrics(entries: pd.DataFrame) -> pd.DataFrame:
     """The six metrics of measured `entries`, same index; null where the definition does not apply.
 
-    Columns: amu_bytes and amu_source (Eq. 1), pcu_ratio (Eq. 2), al_seconds (Eq. 3), tt and st in tokens and samples per
-    parameter and second (Eq. 4, 5), it in output tokens per second (Eq. 6), aec_watts (Eq. 8), mcr and mcr_stored (Eq. 9).
+    Columns: amu_bytes and amu_source (Eq. 1), pcu_ratio (Eq. 2), al_seconds (Eq. 3), tt and st in tokens and samples
+    per parameter and second (Eq. 4, 5), it in output tokens per second (Eq. 6), aec_watts (Eq. 8), mcr_ratio and
+    mcr_stored_ratio (Eq. 9).
     """
     trained, output = entries["token_kind"].eq("trained"), entries["token_kind"].eq("output")
     tokens, parameters = entries["throughput_tokens_per_second"], entries["parameter_count"]

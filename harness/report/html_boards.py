@@ -69,7 +69,13 @@ def _column_head(column: Column) -> Html:
     if column.kind != "estimated":
         return _head(column.heading, column.meaning, "number")
     button = tag("button", column.heading, type="button", title=column.meaning)
-    return tag("th", button, tag("small", "by a model, not measured"), scope="col", class_="number estimated")
+    return tag(
+        "th",
+        button,
+        tag("small", "estimated by a model,", tag("br"), "not measured"),
+        scope="col",
+        class_="number estimated",
+    )
 
 
 def _row(entry: dict, columns: list[Column], reach: float, stale: set[str]) -> Html:
@@ -124,11 +130,7 @@ def _failed(entry: dict, width: int) -> Html:
 def _notes(board: Board, silent: list[str]) -> Html:
     skipped = board.entries[board.entries["status"] == "skipped"]["label"].tolist()
     lines = (
-        [
-            f"Does not apply here: {listing(skipped, 20)}; reasons are under \N{LEFT DOUBLE QUOTATION MARK}What works\N{RIGHT DOUBLE QUOTATION MARK}."
-        ]
-        if skipped
-        else []
+        [f"Does not apply here: {listing(skipped, 20)}; the reasons stand below the leaderboards."] if skipped else []
     )
     lines += [f"No column here: {', '.join(left_out(board))}."] if left_out(board) else []
     lines += silent

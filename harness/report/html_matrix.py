@@ -63,7 +63,9 @@ def _cell(cell: dict | None) -> Html:
 def _reasons(reasons: pd.DataFrame) -> Html:
     failed = reasons[reasons["status"] != "skipped"]
     skipped = reasons[reasons["status"] == "skipped"]
-    return join(_list("Failures and their reasons", failed, True), _list("Why some do not apply", skipped, False))
+    return join(
+        _list("Failures and their reasons", failed, True), _list("Why some do not apply", skipped, len(skipped) <= 12)
+    )
 
 
 def _list(title: str, reasons: pd.DataFrame, unfolded: bool) -> Html | None:

@@ -21,16 +21,16 @@ CAUSES = {
     "kv cache": "#009e73",
     "rest": "#b9b4aa",
 }
-FRONT, BASE, OTHER = "#0072b2", "#d55e00", "#8d8a83"
+FRONT, BASE, OTHER = "#0072b3", "#d55e00", "#8d8a83"
 
 #: Written into the SVG as colours that no figure uses otherwise, then replaced by the page's own.
 INK, MUTED, LINE, PAPER = "#1c1b1a", "#6b675e", "#d9d5cb", "#fefefd"
-_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--paper)"}
+_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--paper)", FRONT: "var(--front)"}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: `what` it shows in few words, `svg` for the page, `png` for a file, `alt` for those who cannot see it."""
+    """A finished figure: `what` it shows, `svg` for the page, `png` for a file, `alt` for those who cannot see it."""
 
     name: str
     what: str

@@ -44,7 +44,15 @@ def memory_bars(board: Board) -> Drawing | str:
                 axes.barh(places, widths, left=left, height=0.66, color=colour, label=_LEGEND.get(cause, cause))
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for place, (end, peak) in enumerate(zip(left, table[MEMORY], strict=True)):
-            axes.text(end, place, f"  {amount(peak, MEMORY)}", va="center", fontsize=8, color=INK)
+            axes.annotate(
+                amount(peak, MEMORY),
+                (end, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
         axes.set_yticks(places, [_name(label) for label in table["label"]], color=INK, parse_math=False)
         axes.invert_yaxis()
         axes.grid(False, axis="y")

@@ -65,7 +65,7 @@ def energy_against_throughput(board: Board) -> Drawing | str:
         axes.set_xlabel(f"Throughput [{board.token_kind} tokens/s]  more is better \N{RIGHTWARDS ARROW}")
         source = "GPU energy, by counter" if measured else "Energy, estimated"
         axes.set_ylabel(f"{source} [{name} per token]  \N{LEFTWARDS ARROW} less is better")
-        title(axes, "Energy against throughput" + ("" if measured else ": estimated, not measured"), where(board))
+        title(axes, "Energy against throughput" + ("" if measured else " (estimated)"), where(board))
         alt = f"Throughput against {source} of {len(table)} techniques: {where(board)}"
         return finish(drawn, f"energy-throughput-{board.slug}", "energy against throughput", alt)
 

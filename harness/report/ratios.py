@@ -35,7 +35,8 @@ def ratios_of(rows: pd.DataFrame) -> pd.DataFrame:
     found = [
         {**dict(zip(KEYS, key, strict=True)), **_compare(group)} for key, group in pairs.groupby(KEYS, dropna=False)
     ]
-    return pd.DataFrame(found, columns=[*KEYS, *_columns()])
+    table = pd.DataFrame(found, columns=[*KEYS, *_columns()])
+    return table.astype(dict.fromkeys(_columns(), float))
 
 
 def with_ratios(entries: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

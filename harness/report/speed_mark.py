@@ -9,7 +9,7 @@ from harness.report.metrics import LATENCY, ratio_column
 from harness.report.ranks import place_of
 from harness.report.wording import missing
 
-WIDTH, HEIGHT = 112, 14
+WIDTH, HEIGHT = 92, 14
 
 
 def reach_of(entries: list[dict]) -> float:

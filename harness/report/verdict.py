@@ -80,7 +80,7 @@ def basis_of(board: Board) -> str:
 
 
 def answer(board: Board, question: Question) -> Finding:
-    """The best entries that keep quality: one, or all that the runs cannot tell from it, each better than the baseline."""
+    """The best entry that keeps quality, and all that runs cannot tell from it but can tell from the baseline."""
     known, base = board.ranked["keeps_quality"].notna().any(), board.baseline
     assert base is not None
     fit = board.ranked[board.ranked["keeps_quality"].eq(True)] if known else board.ranked
@@ -93,7 +93,8 @@ def answer(board: Board, question: Question) -> Finding:
     names = " or ".join(entry["label"] for entry in shared[:3]) + (
         f" or {len(shared) - 3} more" if len(shared) > 3 else ""
     )
-    detail = _detail(best, base, question) + _tie_words(shared, ties) + _beyond(board, best, question)
+    lead = f"{best['label']}: " if len(shared) > 1 else ""
+    detail = lead + _detail(best, base, question) + _tie_words(shared, ties) + _beyond(board, best, question)
     return Finding(question.words, names, _figure(shared, question), question.unit, detail)
 
 
@@ -118,7 +119,8 @@ def _sorted(entries: pd.DataFrame, question: Question) -> list[dict]:
 
 def _figure(entries: list[dict], question: Question) -> str:
     values = [entry[ratio_column(question.metric)] for entry in entries]
-    shown = sorted(ratio(1 / value if question.metric == LATENCY else value) for value in (min(values), max(values)))
+    ends = sorted(1 / value if question.metric == LATENCY else value for value in (min(values), max(values)))
+    shown = [ratio(end) for end in ends]
     return shown[0] if shown[0] == shown[1] else f"{shown[0][:-1]}\N{EN DASH}{shown[1]}"
 
 
@@ -148,8 +150,8 @@ def _beyond(board: Board, best: dict, question: Question) -> str:
     if not lost or lost[0][column] > 0.9 * best[column]:
         return ""
     other = lost[0]
-    figure, change = _figure([other], question), percent(_change(other))
-    return f" {other['label']} reaches {figure}, but its loss is {change}."
+    figure, change = _figure([other], question), percent(_change(other), signed=False)
+    return f" {other['label']} reaches {figure}, but its loss is {change} higher."
 
 
 def _change(entry: dict) -> float:

@@ -194,15 +194,39 @@ function detail(row) {
       part(`Step times (${more.count ?? 0} steps, seconds)`, spark(more.steps)),
       part("What the technique changed", list(more.changed)),
       part("Configuration", list(more.trial)),
-      make("div", {}, part("Software", table({ ...versions, "harness code": text(more.code) })), part("Why numbers are missing", list(more.nulls)))),
+      make("div", {}, part("Software", table({ ...versions, "harness code": text(more.code) })), part("Why numbers are missing", grouped(more.nulls)))),
     part("Traceback", block(text(more.trace))),
     make("small", {}, `row ${row[0]}`),
   );
 }
 
+/** A chosen option as `name (key: value, ...)`; anything else as it stands. */
+function plain(words) {
+  let value;
+  try { value = JSON.parse(words); } catch { return words; }
+  return say(value);
+}
+
+function say(value) {
+  if (value === null || typeof value !== "object") return String(value);
+  if (Array.isArray(value)) return value.map(say).join("\n");
+  const inner = (of) => Object.entries(of).map(([key, part]) => `${key}: ${part && typeof part === "object" ? `{${inner(part)}}` : part}`).join(", ");
+  if (!("name" in value && "options" in value)) return inner(value);
+  const options = inner(value.options);
+  return options ? `${value.name} (${options})` : value.name;
+}
+
+/** Reasons for missing numbers, the numbers that share one together. */
+function grouped(pairs) {
+  const found = {};
+  for (let i = 0; i < (pairs ?? []).length; i += 2) (found[text(pairs[i + 1])] ??= []).push(text(pairs[i]));
+  return table(Object.fromEntries(Object.entries(found).map(([reason, names]) => [reason, names.join(", ")])));
+}
+
 function list(pairs) {
   const found = {};
   for (let i = 0; i < (pairs ?? []).length; i += 2) found[text(pairs[i])] = text(pairs[i + 1]) || "\u2014";
+  for (const key of Object.keys(found)) found[key] = plain(found[key]) || "\u2014";
   return table(found);
 }
 

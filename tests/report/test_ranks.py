@@ -1,0 +1,105 @@
+"""Ranks say no more than the runs do."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report.boards import boards_of
+from harness.report.entries import entries_of
+from harness.report.frame import newest
+from harness.report.pareto import front
+from harness.report.quality import with_quality
+from harness.report.ranks import Place, rank_range, tied, with_ranks
+from harness.report.ratios import with_ratios
+
+
+def one_run(value, spread):
+    return Place(math.log(value), math.log(value) - math.log1p(spread), math.log(value) + math.log1p(spread), 1)
+
+
+def ranked(frame, rows):
+    table = newest(frame(rows))
+    return with_ranks(with_quality(with_ratios(entries_of(table), table))).set_index("technique")
+
+
+def test_one_run_differences_below_either_spread_are_ties():
+    assert tied(one_run(1.0, 0.05), one_run(1.04, 0.01))
+    assert not tied(one_run(1.0, 0.03), one_run(1.04, 0.01))
+
+
+def test_overlapping_intervals_are_ties():
+    assert tied(Place(0.0, -0.1, 0.1, 3), Place(0.15, 0.05, 0.25, 3))
+    assert not tied(Place(0.0, -0.1, 0.1, 3), Place(0.3, 0.2, 0.4, 3))
+
+
+def test_ties_share_a_range(frame, row):
+    rows = [row(), row("a", latency_p50_seconds=0.05), row("b", latency_p50_seconds=0.051)]
+    found = ranked(frame, rows)
+    assert found.loc["a", ["rank_best", "rank_worst"]].tolist() == [1, 2]
+    assert found.loc["b", ["rank_best", "rank_worst"]].tolist() == [1, 2]
+    assert found.loc["none", ["rank_best", "rank_worst"]].tolist() == [3, 3]
+
+
+def test_overlapping_intervals_of_repeats_share_a_range(frame, row):
+    rows = [row(seed=s) for s in range(3)]
+    rows += [row("a", seed=s, latency_p50_seconds=t) for s, t in enumerate((0.05, 0.06, 0.055))]
+    rows += [row("b", seed=s, latency_p50_seconds=t) for s, t in enumerate((0.057, 0.052, 0.06))]
+    rows += [row("c", seed=s, latency_p50_seconds=t) for s, t in enumerate((0.0200, 0.0201, 0.0202))]
+    found = ranked(frame, rows)
+    assert found.loc["c", ["rank_best", "rank_worst"]].tolist() == [1, 1]
+    assert found.loc["a", ["rank_best", "rank_worst"]].tolist() == found.loc["b", ["rank_best", "rank_worst"]].tolist()
+
+
+@pytest.mark.parametrize("flag", ["technique a changed nothing that was seen", "3 tokens were counted where 4 were"])
+def test_flagged_rows_are_never_ranked(frame, row, flag):
+    found = ranked(frame, [row(), row("a", latency_p50_seconds=0.001, flags=[flag])])
+    assert found["rank_best"].isna()["a"]
+    assert found.loc["none", "rank_best"] == 1
+    assert found.loc["a", "latency_p50_seconds"] == 0.001
+
+
+def test_one_flagged_repeat_flags_the_entry(frame, row):
+    found = ranked(frame, [row(seed=0), row(seed=1), row("a", seed=0), row("a", seed=1, flags=["mfu_ratio is 2"])])
+    assert found["rank_best"].isna()["a"]
+
+
+def test_a_window_at_its_time_limit_stays_ranked(frame, row):
+    found = ranked(frame, [row(), row("a", flags=["not converged: time limit"], converged=False)])
+    assert not found["rank_best"].isna()["a"]
+    assert not found.loc["a", "converged"]
+
+
+def test_flagged_entries_stay_on_the_board_below_the_ranked(frame, row):
+    table = ranked(frame, [row(), row("a", latency_p50_seconds=0.001, flags=["broken"])]).reset_index()
+    (board,) = boards_of(table)
+    assert board.measured["technique"].tolist() == ["none", "a"]
+    assert board.ranked["technique"].tolist() == ["none"]
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 0.5)), min_size=1, max_size=12))
+def test_ranges_are_ranks(pairs):
+    places = [one_run(value, spread) for value, spread in pairs]
+    ranges = rank_range(places)
+    assert all(1 <= best <= worst <= len(places) for best, worst in ranges)
+    assert min(best for best, _ in ranges) == 1
+    for a, (_, worst) in zip(places, ranges, strict=True):
+        for b, (best, _) in zip(places, ranges, strict=True):
+            if not tied(a, b) and a.center < b.center:
+                assert worst < len(places)
+                assert best > 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=30))
+def test_the_front_is_what_nothing_beats(points):
+    xs, ys = zip(*points, strict=True)
+    kept = front(xs, ys)
+    beaten = [any((a <= x and b <= y) and (a, b) != (x, y) for a, b in points) for x, y in points]
+    assert sorted(kept) == [i for i, lost in enumerate(beaten) if not lost]
+    assert [xs[i] for i in kept] == sorted(xs[i] for i in kept)
+
+
+def test_a_front_where_more_is_better():
+    assert front([1, 2, 3], [1, 2, 5], x_lower=False) == [0, 1, 2]
+    assert front([1, 2, 3], [3, 2, 1], x_lower=False) == [2]
