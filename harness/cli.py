@@ -1,4 +1,4 @@
-"""The command line: run, compare, report, list, doctor."""
+"""The command line: run, compare, report, explain, list, doctor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ USAGE = """harness COMMAND [OPTIONS]
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
+  explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
   doctor   what this machine can measure, with which source, and what it cannot and why [--json]
 """
@@ -28,7 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0 if given else 2
     command, *rest = given
-    commands = {"run": _run, "compare": _compare, "report": _report, "list": _list, "doctor": _doctor}
+    commands = {
+        "run": _run,
+        "compare": _compare,
+        "report": _report,
+        "explain": _explain,
+        "list": _list,
+        "doctor": _doctor,
+    }
     try:
         if command not in commands:
             from harness.building import nearest
@@ -76,6 +84,17 @@ def _report(rest: list[str]) -> int:
 
     for path in write_report(Path(options.results)):
         print(path)
+    return 0
+
+
+def _explain(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness explain")
+    parser.add_argument("row", help="a row's id, a part of it, or `last`")
+    parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    options = parser.parse_args(rest)
+    from harness.explain import explain
+
+    print(explain(Path(options.results), options.row))
     return 0
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def random_batch(text: Any, batch_size: int, length: int, generator: Any) -> Any:
+def random_batch(text: bytes, batch_size: int, length: int, generator: Any) -> Any:
     """Windows of `length` bytes at random places: a (batch_size, length) int64 tensor on the host."""
     import torch
 
     if len(text) < length + 1:
         raise ValueError(f"the text holds {len(text)} bytes, too few for sequences of {length}; give more text")
     starts = torch.randint(len(text) - length, (batch_size,), generator=generator)
-    return torch.stack([text[start : start + length] for start in starts.tolist()]).long()
+    return _windows(text, starts.tolist(), length)
 
 
-def held_out_windows(text: Any, count: int, length: int) -> Any:
+def held_out_windows(text: bytes, count: int, length: int) -> Any:
     """Windows spread evenly over the held-out text, the same for every trial: (count, length) int64."""
-    import torch
-
     count = max(1, min(count, len(text) // length))
     stride = max(1, (len(text) - length) // count)
-    return torch.stack([text[i * stride : i * stride + length] for i in range(count)]).long()
+    return _windows(text, [i * stride for i in range(count)], length)
+
+
+def _windows(text: bytes, starts: Sequence[int], length: int) -> Any:
+    import torch
+
+    return torch.tensor([list(text[start : start + length]) for start in starts])
 
 
 def bits_per_byte(model: Any, windows: Any, device: str, batch_size: int = 16) -> tuple[float, float]:

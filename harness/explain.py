@@ -1,0 +1,103 @@
+"""One row, explained: where each number came from, what was not measured and why, and whether it still adds up."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.building import nearest
+from harness.checks import broken_identities
+from harness.errors import UserError
+from harness.listing import listing
+from harness.store import Results, read_rows
+
+
+def explain(results: Path, wanted: str) -> str:
+    """Text for the row whose id is or contains `wanted`, or the newest for `last`; UserError when there is none."""
+    row = find(read_rows(Results(results)).table.to_pylist(), wanted, results)
+    lines = [*_head(row), ""]
+    if row["status"] != "ok":
+        return "\n".join([*lines, f"no numbers: {row['reason']}", *filter(None, [row.get("traceback")])])
+    return "\n".join([*lines, *_method(row), "", *_numbers(row), "", *_checks(row)])
+
+
+def find(rows: list[dict[str, Any]], wanted: str, results: Path) -> dict[str, Any]:
+    """The newest row whose id contains `wanted`."""
+    rows = sorted(rows, key=lambda row: row["started_at"])
+    found = rows if wanted == "last" else [row for row in rows if wanted in row["row_id"]]
+    if not found:
+        near = nearest(wanted, [row["row_id"] for row in rows])
+        raise UserError(f"no row in {str(results)!r} has an id with {wanted!r}.{near} `last` is the newest.")
+    return found[-1]
+
+
+def recomputed(row: Mapping[str, Any]) -> dict[str, float]:
+    """Derived columns from the row's raw samples alone."""
+    seconds = row["step_seconds"]
+    found = {
+        "latency_p50_seconds": statistics.median(seconds),
+        "latency_mean_seconds": statistics.fmean(seconds),
+        "throughput_tokens_per_second": row["step_tokens_count"] * len(seconds) / math.fsum(seconds),
+        "throughput_samples_per_second": row["step_samples_count"] * len(seconds) / math.fsum(seconds),
+    }
+    if row.get("step_model_flops") is not None:
+        found["model_flops_per_second"] = row["step_model_flops"] * len(seconds) / math.fsum(seconds)
+    if row.get("gpu_energy_joules") is not None:
+        found["gpu_energy_per_step_joules"] = row["gpu_energy_joules"] / len(seconds)
+        found["gpu_power_mean_watts"] = row["gpu_energy_joules"] / row["window_seconds"]
+    return found
+
+
+def _head(row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"row {row['row_id']} ({row['status']})",
+        f"  {row['model']}, technique {row['technique']}, {row['workload']}, text {row['corpus']}, seed {row['seed']}",
+        f"  on {row['device_name']}, {row['started_at']}, program {row['code_revision']}",
+        f"  made by: {row['command']}",
+        f"  log: {row['log']}",
+    ]
+
+
+def _method(row: Mapping[str, Any]) -> list[str]:
+    warmup, steps = row["warmup_step_seconds"], row["step_seconds"]
+    changed = {name: text for name, text in json.loads(row["changed_json"]).items() if text}
+    return [
+        "how it was measured:",
+        f"  warm-up: {len(warmup)} steps, {sum(warmup):.3g} s, {'settled' if row['warmup_settled'] else 'never settled'}",
+        f"  window: {len(steps)} steps, {row['window_seconds']:.4g} s, ended by: {row['stop_reason']}",
+        f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens, {_number(row['step_model_flops'])} model FLOPs",
+        *[f"  {name} changed: {text}" for name, text in changed.items()],
+        *[f"  {key}: {value}" for key, value in json.loads(row["facts_json"]).items() if value is not None],
+    ]
+
+
+def _numbers(row: Mapping[str, Any]) -> list[str]:
+    reasons, lines = json.loads(row["reasons_json"]), ["numbers:"]
+    for meter in listing("meters"):
+        lines.append(f"  {meter['name']}: {meter['about']}")
+        for metric in meter["metrics"]:
+            name = metric["name"]
+            value = row.get(name)
+            said = _number(value) if value is not None else f"null: {reasons.get(name, 'not a column then')}"
+            lines.append(f"    {name} = {said}\n        {metric['meaning']}")
+    return lines
+
+
+def _checks(row: Mapping[str, Any]) -> list[str]:
+    lines = ["checks:"]
+    for name, value in recomputed(row).items():
+        agrees = row[name] is not None and math.isclose(row[name], value, rel_tol=1e-9)
+        lines.append(f"  {'+' if agrees else '-'} {name} from the raw samples: {_number(value)}")
+    broken = broken_identities(row)
+    lines += [f"  - {line}" for line in broken] or ["  + every identity holds"]
+    return [*lines, *[f"  - flagged when it was measured: {flag}" for flag in row["flags"]]]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if abs(value) >= 1e4 and float(value).is_integer() else f"{value:.6g}"
