@@ -67,9 +67,10 @@ def _method(row: Mapping[str, Any]) -> list[str]:
     changed = {name: text for name, text in json.loads(row["changed_json"]).items() if text}
     return [
         "how it was measured:",
-        f"  warm-up: {len(warmup)} steps, {sum(warmup):.3g} s, {'settled' if row['warmup_settled'] else 'never settled'}",
+        f"  warm-up: {len(warmup)} steps, {sum(warmup):.3g} s, {'' if row['warmup_settled'] else 'never '}settled",
         f"  window: {len(steps)} steps, {row['window_seconds']:.4g} s, ended by: {row['stop_reason']}",
-        f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens, {_number(row['step_model_flops'])} model FLOPs",
+        f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens",
+        f"  model FLOPs of a step: {_number(row['step_model_flops'])}",
         *[f"  {name} changed: {text}" for name, text in changed.items()],
         *[f"  {key}: {value}" for key, value in json.loads(row["facts_json"]).items() if value is not None],
     ]

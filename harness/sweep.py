@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -23,6 +23,9 @@ from harness.settings import Settings
 from harness.store import Results, locked, write_row
 from harness.trial import Trial
 from harness.worker import write_whole
+
+#: Carries the command as it was typed from the command line to the rows, past Hydra, which changes `sys.argv`.
+COMMAND_VARIABLE = "HARNESS_COMMAND"
 
 
 def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
@@ -111,7 +114,7 @@ def _run_one(
         **place,
         "row_id": row_id,
         "started_at": started.isoformat(),
-        "command": shlex.join(["harness", *sys.argv[1:]]),
+        "command": os.environ.get(COMMAND_VARIABLE, "from Python"),
         "log": str(folder / "output.txt"),
     }
     folder.mkdir(parents=True)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harness.report.boards import Board
@@ -67,7 +68,7 @@ def left_out(board: Board) -> list[str]:
     found = []
     for name in (*_BETWEEN, QUALITY):
         if name not in _ALWAYS and not board.measured[name].notna().any() and len(board.measured):
-            reasons = {reason_for(entry, name) for entry in board.measured.to_dict("records")}
+            reasons = {reason_for(entry, name) for entry in board.records}
             found.append(f"{METRICS[name].heading} ({'; '.join(sorted(reasons))})")
     return found
 
@@ -80,8 +81,12 @@ def runs_of(entry: dict) -> str:
 
 def reason_for(entry: dict, metric: str) -> str:
     """Why `metric` is null in the entry's newest row."""
-    reasons = json.loads(entry["reasons_json"] or "{}")
-    return str(reasons.get(metric, "the row does not hold this number"))
+    return str(_reasons(entry["reasons_json"] or "{}").get(metric, "the row does not hold this number"))
+
+
+@lru_cache(4096)
+def _reasons(text: str) -> dict[str, str]:
+    return json.loads(text)
 
 
 def rank_cell(entry: dict) -> Cell:

@@ -44,9 +44,9 @@ def _board(board: Board, figures: tuple[list[Drawing], list[str]] | None, stale:
 
 
 def _table(board: Board, stale: set[str]) -> Html:
-    columns, reach = columns_of(board), reach_of(board.measured.to_dict("records"))
+    columns, reach = columns_of(board), reach_of(board.records)
     heads = [_head("Technique", "its label and how many runs stand behind it", "text"), *map(_column_head, columns)]
-    rows = [_row(entry, columns, reach, stale) for entry in board.measured.to_dict("records")]
+    rows = [_row(entry, columns, reach, stale) for entry in board.records]
     rows += [_failed(entry, len(columns)) for entry in board.entries.to_dict("records") if _has_failed(entry)]
     head = tag("thead", tag("tr", heads))
     caption = tag("caption", f"Leaderboard of {board.title}", class_="unseen")

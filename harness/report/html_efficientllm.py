@@ -61,10 +61,7 @@ def _board(board: Board, unfolded: bool) -> Html:
     table = six_metrics(board.measured)
     heads = [tag("th", tag("button", "Technique", type="button"), scope="col", class_="text")]
     heads += [_head(short, unit, meaning, paper) for _, short, unit, meaning, _, paper in _COLUMNS]
-    rows = [
-        _row(entry, table.loc[index])
-        for index, entry in zip(board.measured.index, board.measured.to_dict("records"), strict=True)
-    ]
+    rows = [_row(entry, table.loc[index]) for index, entry in zip(board.measured.index, board.records, strict=True)]
     sources = ", ".join(sorted(set(table["amu_source"])))
     inner = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows), class_="sortable")
     summary = tag(

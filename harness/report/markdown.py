@@ -81,7 +81,7 @@ def _board(board: Board, contents: Contents) -> list[str]:
     ]
     rows = [
         [_label(entry), str(entry["runs"]), *(_cell(column.cell(entry)) for column in columns)]
-        for entry in board.measured.to_dict("records")
+        for entry in board.records
     ]
     drawn, _ = contents.drawings.get(board.slug, ([], []))
     figures = ", ".join(f"[{figure.what}]({figure.name}.png)" for figure in drawn)

@@ -76,15 +76,19 @@ def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str
     best = [able[i] for i in front([xs[i] for i in able], [ys[i] for i in able], x_lower=x_lower)]
     base = [technique == BASELINE for technique in table["technique"]]
     axes.step([xs[i] for i in best], [ys[i] for i in best], where=front_step, color=FRONT, linewidth=1.2, alpha=0.7)  # type: ignore[arg-type]
-    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        colour = BASE if base[i] else FRONT if i in best else OTHER
-        marker = "x" if i not in able else "D" if base[i] else "o"
-        size = 46 if i in best or base[i] else 26
-        edge = {} if marker == "x" else {"edgecolors": PAPER, "linewidths": 0.8}
-        axes.scatter([x], [y], s=size, color=colour, marker=marker, zorder=3, **edge)
+    kinds = [("x" if i not in able else "D" if base[i] else "o", i in best or base[i], base[i]) for i in range(len(xs))]
+    for kind in sorted(set(kinds)):
+        here = [i for i, other in enumerate(kinds) if other == kind]
+        _scatter(axes, [xs[i] for i in here], [ys[i] for i in here], *kind)
     _legend(axes)
     axes.margins(0.12, 0.12)
     place(axes, list(zip(xs, ys, strict=True)), table["label"].tolist(), [i in best or base[i] for i in range(len(xs))])
+
+
+def _scatter(axes: Axes, xs: list, ys: list, marker: str, strong: bool, base: bool) -> None:
+    colour = BASE if base else FRONT if strong else OTHER
+    edge = {} if marker == "x" else {"edgecolors": PAPER, "linewidths": 0.8}
+    axes.scatter(xs, ys, s=46 if strong else 26, color=colour, marker=marker, zorder=3, **edge)
 
 
 def _legend(axes: Axes) -> None:
