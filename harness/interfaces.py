@@ -110,6 +110,10 @@ class Model:
         """The model's shapes in its own dtype, on a device that holds no data, before any technique's loading."""
         raise NotImplementedError
 
+    def tokenizer(self) -> Any:
+        """The tokenizer that the weights were made for, or None for a model that reads bytes."""
+        return None
+
     def ingredients(self, context: Context) -> dict[str, Any] | None:
         """What must be made once before this model can load (a recipe as plain data), or None."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Energy(Meter):
         self._state = _State(cuda=device == "cuda")
         if self._state.cuda:
             self._state.handle = nvml_handle()
-            self._state.idle_watts = _instant_power_watts(self._state.handle)
+            self._state.idle_watts = _idle_watts(self._state.handle)
 
     def start(self) -> None:
         """First readings."""
@@ -197,6 +198,18 @@ class _State:
     def __post_init__(self) -> None:
         self.counter: list[tuple[int, float]] = []
         self.power: list[float] = []
+
+
+def _idle_watts(handle: Any) -> float | None:
+    """Median of the instant power over three of its updates, before the trial has given the GPU any work."""
+    found = []
+    for _ in range(6):
+        watts = _instant_power_watts(handle)
+        if watts is None:
+            return None
+        found.append(watts)
+        time.sleep(0.06)
+    return statistics.median(found)
 
 
 def _instant_power_watts(handle: Any) -> float | None:

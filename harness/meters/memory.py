@@ -52,8 +52,11 @@ class Memory(Meter):
         self.step_peak: int | None = None
         self.handle: Any = None
         if self.cuda:
+            import torch
+
             from harness.gpu import nvml_handle
 
+            torch.cuda.init()  # the allocator has no peaks to reset before there is a context
             self.handle = nvml_handle()
 
     def phase(self, name: str) -> None:
@@ -81,6 +84,7 @@ class Memory(Meter):
 
     def stop(self) -> None:
         """The steps are over: read their peaks before quality is evaluated."""
+        self.sample()
         self._close()
 
     def probe(self, session: Session) -> None:

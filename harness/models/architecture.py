@@ -29,13 +29,13 @@ def configuration(architecture: Mapping[str, Any]) -> Any:
     return config_class(**facts)
 
 
-def build_empty(architecture: Mapping[str, Any]) -> Any:
-    """The model without data, for its shapes."""
+def build_empty(config: Any) -> Any:
+    """The model of a transformers configuration without data, for its shapes."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(configuration(architecture))
+        return AutoModelForCausalLM.from_config(config)
 
 
 def build(architecture: Mapping[str, Any], options: Mapping[str, Any], device: str, seed: int) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.interfaces import Context, Model, Technique, moments
-from harness.models.architecture import build, build_empty
+from harness.models.architecture import build, build_empty, configuration
+from harness.models.checkpoint import (
+    check_agreement,
+    check_source,
+    checkpoint_configuration,
+    checkpoint_tokenizer,
+    directory_hash,
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,7 @@ class HF(Model):
     """A transformers causal LM.
 
     `weights` is `random` (seeded, made on the device in `dtype`), a local directory, or a hub id with `revision`.
-    `architecture` holds `model_type` and fields of its configuration class; with pretrained weights it stays empty,
-    because the checkpoint brings its own.
+    `architecture` holds `model_type` and fields of its configuration class; a checkpoint must agree with what it says.
     """
 
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -33,11 +36,11 @@ class HF(Model):
         """For a local directory the hash of its files: other weights are another measurement."""
         if self.weights == "random" or not Path(self.weights).is_dir():
             return {}
-        return {"weights_sha256": _directory_hash(Path(self.weights))}
+        return {"weights_sha256": directory_hash(Path(self.weights))}
 
     def architecture_facts(self, techniques: Iterable[Technique]) -> dict[str, Any]:
         """The architecture after every technique's `configure`."""
-        facts = dict(self.architecture) if self.weights == "random" else self._pretrained_configuration()
+        facts = dict(self.architecture)
         for technique in techniques:
             facts = technique.configure(facts)
         return facts
@@ -51,15 +54,24 @@ class HF(Model):
     def check(self, context: Context) -> None:
         """Build the model on the meta device, which holds no data: what cannot exist fails here, and says why."""
         if self.weights == "random":
-            build_empty(self.architecture_facts(context.techniques))
-        elif not Path(self.weights).exists():
-            self._check_hub_id()
+            build_empty(configuration(self.architecture_facts(context.techniques)))
+        else:
+            check_source(self.weights, self.revision)
+            check_agreement(self.architecture, checkpoint_configuration(self.weights, self.revision))
 
     def empty(self, techniques: Iterable[Technique]) -> Any:
         """The model on the meta device."""
         import torch
 
-        return build_empty(self.architecture_facts(techniques)).to(getattr(torch, self.dtype))
+        if self.weights == "random":
+            config = configuration(self.architecture_facts(techniques))
+        else:
+            config = checkpoint_configuration(self.weights, self.revision)
+        return build_empty(config).to(getattr(torch, self.dtype))
+
+    def tokenizer(self) -> Any:
+        """The checkpoint's own; random weights read bytes."""
+        return None if self.weights == "random" else checkpoint_tokenizer(self.weights, self.revision)
 
     def load(self, context: Context) -> Any:
         """Return the model on the context's device, in evaluation mode."""
@@ -89,32 +101,3 @@ class HF(Model):
             **options,
         )
         return model.eval()
-
-    def _pretrained_configuration(self) -> dict[str, Any]:
-        path = Path(self.weights) / "config.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    def _check_hub_id(self) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.weights):
-            raise ValueError(f"weights {self.weights!r} is neither `random`, a directory, nor a hub id (owner/name)")
-        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise ValueError("a hub id needs model.revision as a full commit hash (40 hexadecimal digits)")
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            hf_hub_download(self.weights, "config.json", revision=self.revision)
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            raise ValueError(
-                f"{self.weights} is not in the local cache and the hub does not answer ({type(error).__name__}); "
-                "download it first, or use weights=random"
-            ) from error
-
-
-def _directory_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -10,6 +10,8 @@ import pandas as pd
 
 from harness.report.entries import BASELINE
 from harness.report.frame import BOARD
+from harness.report.setting import told_apart
+from harness.report.wording import missing
 
 _KIND_ORDER = {"trained": 0, "prompt": 1, "output": 2}
 
@@ -24,8 +26,8 @@ class Board:
     corpus: str
     setting: str
     entries: pd.DataFrame
-    #: True where another board differs from this one only in its setting, so that a title must name it.
-    named_by_setting: bool
+    #: Where another board has the same labels: in what this one differs from it.
+    difference: str
     several_machines: bool
     several_corpora: bool
 
@@ -35,7 +37,7 @@ class Board:
         parts = [self.workload, self.model]
         parts += [f"on {self.corpus}"] if self.several_corpora else []
         parts += [self.device_name] if self.several_machines else []
-        parts += [f"setting {self.setting}"] if self.named_by_setting else []
+        parts += [self.difference] if self.difference else []
         return " \N{MIDDLE DOT} ".join(parts)
 
     @property
@@ -50,10 +52,15 @@ class Board:
         """The measured entries as dictionaries, in order; made once, because pandas takes milliseconds for it."""
         return self.measured.to_dict("records")
 
+    @cached_property
+    def ranked(self) -> list[dict]:
+        """The entries of `records` with a rank, best first."""
+        return [entry for entry in self.records if not missing(entry["rank_best"])]
+
     @property
-    def ranked(self) -> pd.DataFrame:
-        """Entries with a rank, best first."""
-        return self.entries[self.entries["rank_best"].notna()]
+    def quality_known(self) -> bool:
+        """Whether any ranked entry can be said to keep or lose quality."""
+        return any(entry["keeps_quality"] is not None for entry in self.ranked)
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -63,8 +70,7 @@ class Board:
     @property
     def baseline(self) -> dict | None:
         """The baseline's entry, or None where it gave no comparable row."""
-        found = self.ranked[self.ranked["technique"] == BASELINE]
-        return found.iloc[0].to_dict() if len(found) else None
+        return next((entry for entry in self.ranked if entry["technique"] == BASELINE), None)
 
     @property
     def token_kind(self) -> str:
@@ -77,19 +83,32 @@ def boards_of(entries: pd.DataFrame) -> list[Board]:
     """All boards: by machine and model, training before reading before writing."""
     groups = dict(iter(entries.groupby(BOARD, dropna=False, sort=True)))
     keys = pd.DataFrame(list(groups), columns=BOARD)
-    shared = keys.duplicated(BOARD[:-1], keep=False).tolist()
+    differences = _differences(groups)
     machines, corpora = keys["device_name"].nunique() > 1, keys["corpus"].nunique() > 1
     found = [
         Board(
             **{name: str(value) for name, value in zip(BOARD, key, strict=True)},
             entries=_in_order(group),
-            named_by_setting=named,
+            difference=differences.get(key, ""),
             several_machines=machines,
             several_corpora=corpora,
         )
-        for (key, group), named in zip(groups.items(), shared, strict=True)
+        for key, group in groups.items()
     ]
     return sorted(found, key=lambda b: (b.device_name, b.model, _KIND_ORDER.get(b.token_kind, 3), b.workload))
+
+
+def _differences(groups: dict[tuple, pd.DataFrame]) -> dict[tuple, str]:
+    """For boards that share every label: what tells each from the others."""
+    alike: dict[tuple, list[tuple]] = {}
+    for key in groups:
+        alike.setdefault(key[:-1], []).append(key)
+    found: dict[tuple, str] = {}
+    for keys in alike.values():
+        if len(keys) > 1:
+            words = told_apart([groups[key]["trial_json"].iloc[0] for key in keys])
+            found |= dict(zip(keys, words, strict=True))
+    return found
 
 
 def _in_order(group: pd.DataFrame) -> pd.DataFrame:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from harness.report.boards import Board
+from harness.report.entries import BASELINE
 from harness.report.metrics import (
-    ESTIMATE,
     LATENCY,
-    METRICS,
     QUALITY,
     high_column,
     low_column,
@@ -31,46 +28,6 @@ class Cell:
     value: float | None = None
     title: str = ""
     tone: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of one board: `kind` is `measured`, `estimated` or `fact`."""
-
-    key: str
-    heading: str
-    meaning: str
-    kind: str
-    cell: Callable[[dict], Cell]
-
-
-#: Shown wherever a row has numbers; the others only on boards where some entry has one.
-_ALWAYS = ("throughput_tokens_per_second", "peak_allocated_bytes", "weights_bytes")
-_BETWEEN = [name for name in METRICS if name not in (LATENCY, ESTIMATE, QUALITY)]
-
-
-def columns_of(board: Board) -> list[Column]:
-    """The columns of a board; the estimated one comes last and stands apart."""
-    rank = Column("rank", "Rank", "by step time; a range where runs cannot tell entries apart", "fact", rank_cell)
-    speed = Column("speed", "Speed", "the baseline's median step time over this one's", "measured", speed_cell)
-    step = Column(LATENCY, "Step time", METRICS[LATENCY].meaning, "measured", step_cell)
-    found = [rank, speed, step]
-    found += [_metric_column(name, board) for name in _BETWEEN if name in _ALWAYS or board.measured[name].notna().any()]
-    found.append(Column(QUALITY, "Bits / byte", METRICS[QUALITY].meaning, "measured", quality_cell))
-    found.append(Column("converged", "Settled", "whether the window met its stopping rule", "fact", converged_cell))
-    if board.measured[ESTIMATE].notna().any():
-        found.append(_metric_column(ESTIMATE, board))
-    return found
-
-
-def left_out(board: Board) -> list[str]:
-    """`KV cache (this workload holds none)` for each column that no entry of the board has a number for."""
-    found = []
-    for name in (*_BETWEEN, QUALITY):
-        if name not in _ALWAYS and not board.measured[name].notna().any() and len(board.measured):
-            reasons = {reason_for(entry, name) for entry in board.records}
-            found.append(f"{METRICS[name].heading} ({'; '.join(sorted(reasons))})")
-    return found
 
 
 def runs_of(entry: dict) -> str:
@@ -92,11 +49,11 @@ def _reasons(text: str) -> dict[str, str]:
 def rank_cell(entry: dict) -> Cell:
     """`1`, or `2-4` where it may be any of these."""
     best, worst = entry["rank_best"], entry["rank_worst"]
-    if missing(best) or str(best) == "<NA>":
+    if missing(best):
         why = "; ".join(entry["flags"]) if entry["flags"] else "no baseline run of the same seed to compare with"
         return Cell(DASH, value=math.inf, title=f"not ranked: {why}")
-    text = f"{best}" if best == worst else f"{best}\N{EN DASH}{worst}"
-    return Cell(text, value=float(best) + float(worst) / 1e4)
+    text = f"{best:.0f}" if best == worst else f"{best:.0f}\N{EN DASH}{worst:.0f}"
+    return Cell(text, value=best + worst / 1e4)
 
 
 def speed_cell(entry: dict) -> Cell:
@@ -104,6 +61,8 @@ def speed_cell(entry: dict) -> Cell:
     value = entry[ratio_column(LATENCY)]
     if missing(value):
         return Cell(DASH, title="no comparable baseline run of the same seed")
+    if entry["technique"] == BASELINE:
+        return Cell(ratio(1 / value), "", 1 / value)
     low, high = entry[high_column(LATENCY)], entry[low_column(LATENCY)]
     if missing(low):
         title = "one run: no interval between processes; the dashed line is the spread of steps within the run"
@@ -150,16 +109,8 @@ def converged_cell(entry: dict) -> Cell:
     return Cell("no", value=0.0, title="; ".join(entry["flags"]) or "the window ended at its time limit", tone="warn")
 
 
-def _metric_column(name: str, board: Board) -> Column:
-    shown, heading = METRICS[name], METRICS[name].heading
-    if name == "throughput_tokens_per_second":
-        heading = f"{board.token_kind.capitalize()} tokens"
-    if name.endswith("_per_token_joules") or name == ESTIMATE:
-        heading = "Energy / token"
-    return Column(name, heading, shown.meaning, shown.source, lambda entry: _metric_cell(entry, name))
-
-
-def _metric_cell(entry: dict, name: str) -> Cell:
+def metric_cell(entry: dict, name: str) -> Cell:
+    """A number of the column `name`, and under it its ratio to the baseline."""
     value: Any = entry[name]
     if missing(value):
         return Cell(DASH, title=reason_for(entry, name))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pandas as pd
 
 from harness.report.entries import BASELINE
@@ -33,7 +32,7 @@ def six_metrics(entries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "amu_bytes": entries["mean_allocated_bytes"].fillna(entries["mean_host_bytes"]),
-            "amu_source": np.where(entries["mean_allocated_bytes"].notna(), "GPU tensors", "host process"),
+            "amu_source": entries["mean_allocated_bytes"].notna().map({True: "GPU tensors", False: "host process"}),
             "pcu_ratio": entries["gpu_busy_ratio"],
             "al_seconds": entries["latency_mean_seconds"],
             "tt_tokens_per_parameter_per_second": (tokens / parameters).where(trained),

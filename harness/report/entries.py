@@ -7,12 +7,15 @@ from typing import Any
 import pandas as pd
 
 from harness.report.frame import BOARD, NUMBERS
+from harness.report.wording import missing
 
 BASELINE = "none"
 KEYS = [*BOARD, "config_id", "technique"]
 
 #: A window that ended at its time limit is wide, not wrong: it has a column of its own and stays ranked.
 MILD = ("not converged",)
+#: Taken from the newest row of an entry.
+_KEPT = "row_id technique_family token_kind weights_dtype reasons_json device seed trial_json".split()
 _WORST_FIRST = ("crash", "oom", "timeout", "error", "skipped")
 
 
@@ -33,38 +36,31 @@ def entries_of(rows: pd.DataFrame) -> pd.DataFrame:
     Numbers come from rows with status ok, flagged ones included, so that they can be shown; `ranked` says whether the
     entry takes part in a comparison.
     """
-    groups = rows.groupby(KEYS, sort=False, dropna=False)
-    entries = groups.apply(_facts, include_groups=False).reset_index()
+    plain = rows[[*KEYS, *_KEPT, "status", "reason", "flags", "converged"]].to_dict("records")
+    groups: dict[tuple, list[dict]] = {}
+    for row in plain:
+        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    entries = pd.DataFrame([_facts(group) for group in groups.values()])
     medians = rows[rows["status"] == "ok"].groupby(KEYS, dropna=False)[[n for n in NUMBERS if n != "seed"]].median()
     entries = entries.merge(medians.reset_index(), on=KEYS, how="left", validate="1:1")
     return _told_apart(entries)
 
 
-def _facts(group: pd.DataFrame) -> pd.Series:
-    ok = group[group["status"] == "ok"]
-    last = (ok if len(ok) else group).iloc[-1]
-    flags = list(dict.fromkeys(flag for flags in group["flags"] for flag in flags))
-    settled = [bool(value) for value in ok["converged"] if value is not None and value == value]
-    facts: dict[str, Any] = {
+def _facts(group: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is not a median of an entry's rows, which are in the order they were started in."""
+    ok = [row for row in group if row["status"] == "ok"]
+    last = (ok or group)[-1]
+    flags = list(dict.fromkeys(flag for row in group for flag in row["flags"]))
+    settled = [bool(row["converged"]) for row in ok if not missing(row["converged"])]
+    return {name: last[name] for name in (*KEYS, *_KEPT)} | {
         "runs": len(ok),
         "attempts": len(group),
-        "status": "ok" if len(ok) else min(group["status"], key=_severity),
-        "reason": next((reason for reason in group["reason"][::-1] if reason), None),
+        "status": "ok" if ok else min((row["status"] for row in group), key=_severity),
+        "reason": next((row["reason"] for row in reversed(group) if row["reason"]), None),
         "flags": flags,
-        "ranked": len(ok) > 0 and not disqualifying(flags),
+        "ranked": bool(ok) and not disqualifying(flags),
         "converged": all(settled) if settled else None,
     }
-    kept = (
-        "row_id",
-        "technique_family",
-        "token_kind",
-        "weights_dtype",
-        "reasons_json",
-        "device",
-        "seed",
-        "changed_json",
-    )
-    return pd.Series(facts | {name: last[name] for name in kept})
 
 
 def _severity(status: str) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from harness.report.metrics import METRICS
+from harness.report.setting import setting_of
 
-#: Rows that agree in these may be compared; `setting` is the protocol and the content of local files.
+#: Rows that agree in these may be compared; `setting` is what their labels leave open.
 BOARD = ["device_name", "model", "workload", "corpus", "setting"]
 
 TEXT = [
@@ -71,16 +70,6 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
         rows[name] = rows[name].fillna("unknown")
     rows["setting"] = rows["trial_json"].map(setting_of)
     return rows.sort_values(["started_at", "row_id"], kind="stable").reset_index(drop=True)
-
-
-def setting_of(trial_json: str | None) -> str:
-    """Six hexadecimal digits of what a label does not say but decides the numbers; empty where the row has no trial.
-
-    How long was looked and what local files held: rows of two protocols are not compared with each other.
-    """
-    trial = json.loads(trial_json) if trial_json else {}
-    known = {key: trial[key] for key in ("protocol", "content") if key in trial}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:6] if known else ""
 
 
 def newest(rows: pd.DataFrame) -> pd.DataFrame:

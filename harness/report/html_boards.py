@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.report.boards import Board
-from harness.report.cells import Cell, Column, columns_of, left_out, runs_of
+from harness.report.cells import Cell, runs_of
+from harness.report.columns import Column, columns_of, left_out
 from harness.report.contents import Contents
 from harness.report.entries import BASELINE, disqualifying
 from harness.report.ink import Drawing
@@ -12,9 +13,7 @@ from harness.report.speed_mark import reach_of, speed_mark
 from harness.report.verdict import basis_of
 from harness.report.wording import listing, missing
 
-_NO_FIGURES = (
-    "Figures are drawn for the boards with the most entries only; filter the results folder to see this one's."
-)
+_NO_FIGURES = "No figures here: they are drawn for the boards with the most entries only."
 
 
 def boards_section(contents: Contents) -> Html:

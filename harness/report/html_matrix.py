@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.report.contents import Contents
-from harness.report.markup import Html, join, tag
+from harness.report.markup import Html, breakable, join, tag
 from harness.report.wording import listing
 
 _MARKS = {
@@ -38,7 +38,7 @@ def _matrix(device: str, model: str, cells: pd.DataFrame, several: bool) -> Html
     rows = [
         tag(
             "tr",
-            tag("th", name, scope="row"),
+            tag("th", breakable(name), scope="row"),
             [_cell(found.get((name, workload))) for workload in workloads],
             data_technique=name,
         )
@@ -71,13 +71,15 @@ def _reasons(reasons: pd.DataFrame) -> Html:
 def _list(title: str, reasons: pd.DataFrame, unfolded: bool) -> Html | None:
     if not len(reasons):
         return None
-    lines = [_line(reason) for reason in reasons.to_dict("records")]
+    several = reasons["device_name"].nunique() > 1
+    lines = [_line(reason, several) for reason in reasons.to_dict("records")]
     return tag("details", tag("summary", f"{title} ({len(lines)})"), tag("ul", lines, class_="reasons"), open=unfolded)
 
 
-def _line(reason: dict) -> Html:
+def _line(reason: dict, several: bool) -> Html:
     first = reason["rows"][0]
-    where = f"{listing(reason['workloads'])} \N{MIDDLE DOT} {reason['model']}"
+    names = [listing(reason["workloads"]), reason["model"], *([reason["device_name"]] if several else [])]
+    where = " \N{MIDDLE DOT} ".join(names)
     badge = tag("span", reason["status"], class_=f"badge {reason['status']}")
     link = tag("a", reason["technique"], href=f"#row-{first}")
     return tag("li", badge, " ", tag("b", link), " ", tag("small", where), tag("p", reason["reason"]))

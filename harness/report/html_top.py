@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from harness.report.contents import Contents
+from harness.report.findings import Finding
 from harness.report.machine import Machine
 from harness.report.markup import Html, join, tag
 from harness.report.quality import RULE
-from harness.report.verdict import Finding, Verdict, keeps_phrase
+from harness.report.verdict import Verdict, keeps_phrase
 from harness.report.wording import plural
 
 #: Further verdicts are folded away: a page that opens with forty cards answers nothing.

@@ -64,9 +64,8 @@ def title(axes: Axes, what: str, where: str) -> None:
 def finish(drawn: Figure, name: str, what: str, alt: str) -> Drawing:
     """Both forms of a figure; call it inside `figure`'s block, because the style counts while saving too."""
     png, svg = io.BytesIO(), io.BytesIO()
-    drawn.draw_without_rendering()
-    drawn.set_layout_engine("none")  # laid out once; each saving would do it again
     drawn.savefig(png, format="png", dpi=170, facecolor="white")
+    drawn.set_layout_engine("none")  # it is laid out; the second saving would do it again
     with matplotlib.rc_context({"svg.hashsalt": name}):
         drawn.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     return Drawing(name, what, alt, adopted(svg.getvalue().decode(), alt), png.getvalue())

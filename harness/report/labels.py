@@ -29,11 +29,15 @@ MOST = 24
 
 
 def place(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], strong: Sequence[bool]) -> None:
-    """Annotate `points` (data coordinates) with `texts`; strong ones are set first and in ink."""
+    """Annotate `points` (data coordinates) with `texts`; strong ones are set first and in ink.
+
+    Call it last: it fixes the layout, because names must not move the axes, and laying out again costs a draw.
+    """
     figure = axes.get_figure()
     assert figure is not None
     canvas = FigureCanvasAgg(figure)  # type: ignore[arg-type]
     figure.draw_without_rendering()  # type: ignore[union-attr]
+    figure.set_layout_engine("none")  # type: ignore[union-attr]
     renderer, dots = canvas.get_renderer(), figure.dpi / 72
     spots = [axes.transData.transform(point) for point in points]
     taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in spots]
@@ -45,8 +49,6 @@ def place(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str
         choice, box = _settle(spots[index], (size.width, size.height), dots, others, frame)
         _move(note, axes, choice)
         taken.append(box)
-    for note in axes.texts:
-        note.set_in_layout(False)
 
 
 def _note(axes: Axes, point: tuple[float, float], text: str, strong: bool) -> Annotation:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.report.boards import Board
-from harness.report.cells import Cell, columns_of, left_out
+from harness.report.cells import Cell
+from harness.report.columns import columns_of, left_out
 from harness.report.contents import Contents
 from harness.report.entries import disqualifying
 from harness.report.machine import Machine
 from harness.report.quality import RULE
 from harness.report.verdict import Verdict, keeps_phrase
 from harness.report.wording import plural
+
+#: GitHub shows no file above half a megabyte, and nobody reads one.
+MOST_TABLES = 12
 
 
 def markdown_of(contents: Contents) -> str:
@@ -22,8 +26,10 @@ def markdown_of(contents: Contents) -> str:
         *(_verdict(verdict) for verdict in contents.verdicts),
         f"_{RULE[0].upper()}{RULE[1:]}._",
     ]
-    for board in contents.boards:
+    for board in contents.boards[:MOST_TABLES]:
         blocks += _board(board, contents)
+    if len(contents.boards) > MOST_TABLES:
+        blocks.append(f"{plural(len(contents.boards) - MOST_TABLES, 'further board')}: see `index.html`.")
     blocks += ["## What did not run", _reasons(contents), _NOTES]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

@@ -44,10 +44,11 @@ def memory_against_quality(board: Board) -> Drawing | str:
     with figure(5.2, 3.9) as (drawn, axes):
         xs, ys = (table[MEMORY] / unit).tolist(), table[QUALITY].tolist()
         axes.errorbar(xs, ys, yerr=table[ERROR].fillna(0), fmt="none", ecolor=OTHER, elinewidth=0.8, alpha=0.55)
-        _points(axes, table, xs, ys, front_step="post", x_lower=True)
+        strong = _points(axes, table, xs, ys, front_step="post", x_lower=True)
         axes.set_xlabel(f"Peak memory of tensors [{name}]  \N{LEFTWARDS ARROW} less is better")
         axes.set_ylabel("Held-out loss [bits per byte]  \N{LEFTWARDS ARROW} less is better")
         title(axes, "Memory against quality", where(board))
+        place(axes, list(zip(xs, ys, strict=True)), table["label"].tolist(), strong)
         alt = f"Peak memory against held-out loss of {len(table)} techniques: {where(board)}"
         return finish(drawn, f"memory-quality-{board.slug}", "memory against quality", alt)
 
@@ -61,17 +62,19 @@ def energy_against_throughput(board: Board) -> Drawing | str:
         return "No plot of energy against throughput: fewer than two entries have both."
     unit, name = _unit(table[metric].max(), _JOULES)
     with figure(5.2, 3.9) as (drawn, axes):
-        _points(axes, table, table[RATE].tolist(), (table[metric] / unit).tolist(), front_step="pre", x_lower=False)
+        xs, ys = table[RATE].tolist(), (table[metric] / unit).tolist()
+        strong = _points(axes, table, xs, ys, front_step="pre", x_lower=False)
         axes.set_xlabel(f"Throughput [{board.token_kind} tokens/s]  more is better \N{RIGHTWARDS ARROW}")
         source = "GPU energy, by counter" if measured else "Energy, estimated"
         axes.set_ylabel(f"{source} [{name} per token]  \N{LEFTWARDS ARROW} less is better")
         title(axes, "Energy against throughput" + ("" if measured else " (estimated)"), where(board))
+        place(axes, list(zip(xs, ys, strict=True)), table["label"].tolist(), strong)
         alt = f"Throughput against {source} of {len(table)} techniques: {where(board)}"
         return finish(drawn, f"energy-throughput-{board.slug}", "energy against throughput", alt)
 
 
-def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str, x_lower: bool) -> None:
-    """Points and names. Flagged entries are crosses and never on the front."""
+def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str, x_lower: bool) -> list[bool]:
+    """Points, front and legend; which points are strong. Flagged entries are crosses and never on the front."""
     able = [i for i, ranked in enumerate(table["ranked"]) if ranked]
     best = [able[i] for i in front([xs[i] for i in able], [ys[i] for i in able], x_lower=x_lower)]
     base = [technique == BASELINE for technique in table["technique"]]
@@ -82,7 +85,7 @@ def _points(axes: Axes, table: pd.DataFrame, xs: list, ys: list, front_step: str
         _scatter(axes, [xs[i] for i in here], [ys[i] for i in here], *kind)
     _legend(axes)
     axes.margins(0.12, 0.12)
-    place(axes, list(zip(xs, ys, strict=True)), table["label"].tolist(), [i in best or base[i] for i in range(len(xs))])
+    return [i in best or base[i] for i in range(len(xs))]
 
 
 def _scatter(axes: Axes, xs: list, ys: list, marker: str, strong: bool, base: bool) -> None:

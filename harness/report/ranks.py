@@ -57,7 +57,7 @@ def rank_range(places: list[Place]) -> list[tuple[int, int]]:
 def with_ranks(entries: pd.DataFrame) -> pd.DataFrame:
     """Add `rank_best` and `rank_worst` by step time on each board; null for entries that are not ranked."""
     able = entries["ranked"].astype(bool) & entries[ratio_column(LATENCY)].notna()
-    found = pd.DataFrame({"rank_best": pd.NA, "rank_worst": pd.NA}, index=entries.index, dtype="Int64")
+    found = pd.DataFrame({"rank_best": math.nan, "rank_worst": math.nan}, index=entries.index)
     for _, board in entries[able].groupby(BOARD, dropna=False):
         ranges = rank_range([place_of(entry) for entry in board.to_dict("records")])
         found.loc[board.index, "rank_best"] = [best for best, _ in ranges]

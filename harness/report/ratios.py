@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from harness.report.entries import BASELINE, KEYS, counted
@@ -32,8 +31,14 @@ def ratios_of(rows: pd.DataFrame) -> pd.DataFrame:
     Quality adds `quality_change_bits_per_byte` (mean paired difference) and its standard error (null below two pairs).
     """
     pairs = paired(rows)
+    values = {name: pairs[name].astype(float).tolist() for metric in METRICS for name in (metric, f"{metric}_baseline")}
+    groups = pairs.groupby(KEYS, dropna=False).indices
     found = [
-        {**dict(zip(KEYS, key, strict=True)), **_compare(group)} for key, group in pairs.groupby(KEYS, dropna=False)
+        {
+            **dict(zip(KEYS, key, strict=True)),
+            **_compare({name: [column[place] for place in places] for name, column in values.items()}),
+        }
+        for key, places in groups.items()
     ]
     table = pd.DataFrame(found, columns=[*KEYS, *_columns()])
     return table.astype(dict.fromkeys(_columns(), float))
@@ -51,20 +56,20 @@ def _columns() -> list[str]:
     return [*each, "pairs", "quality_change_bits_per_byte", "quality_change_standard_error_bits_per_byte"]
 
 
-def _compare(group: pd.DataFrame) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"pairs": len(group)}
+def _compare(values: dict[str, list[float]]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"pairs": len(values[QUALITY])}
     for metric in METRICS:
-        values, base = group[metric].to_numpy(float), group[f"{metric}_baseline"].to_numpy(float)
-        both = (values > 0) & (base > 0)
-        if both.any():
-            interval = ratio_interval(np.log(values[both] / base[both]).tolist())
+        both = zip(values[metric], values[f"{metric}_baseline"], strict=True)
+        logarithms = [math.log(own / base) for own, base in both if own > 0 and base > 0]
+        if logarithms:
+            interval = ratio_interval(logarithms)
             found |= {ratio_column(metric): interval.center, low_column(metric): interval.low}
             found[high_column(metric)] = interval.high
-    return found | _quality_change(group)
+    return found | _quality_change(values[QUALITY], values[f"{QUALITY}_baseline"])
 
 
-def _quality_change(group: pd.DataFrame) -> dict[str, float | None]:
-    change = (group[QUALITY] - group[f"{QUALITY}_baseline"]).dropna().tolist()
+def _quality_change(own: list[float], base: list[float]) -> dict[str, float | None]:
+    change = [a - b for a, b in zip(own, base, strict=True) if not math.isnan(a - b)]
     if not change:
         return {}
     error = standard_error(change) if len(change) > 1 else math.nan

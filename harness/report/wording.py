@@ -8,6 +8,8 @@ from typing import Any
 DASH = "\N{EM DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 MINUS = "\N{MINUS SIGN}"
+#: Between a number and its unit, so that no line breaks there.
+JOIN = "\N{NO-BREAK SPACE}"
 
 
 def missing(value: Any) -> bool:
@@ -27,9 +29,9 @@ def scaled(value: float, unit: str, steps: tuple[tuple[float, str], ...]) -> str
     """In the largest of `steps` (factor, name) that leaves a number of at least one."""
     for factor, prefix in steps:
         if abs(value) >= factor:
-            return f"{number(value / factor)} {prefix}{unit}"
+            return f"{number(value / factor)}{JOIN}{prefix}{unit}"
     factor, prefix = steps[-1]
-    return f"{number(value / factor)} {prefix}{unit}"
+    return f"{number(value / factor)}{JOIN}{prefix}{unit}"
 
 
 def amount(value: Any, metric: str) -> str:

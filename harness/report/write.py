@@ -17,7 +17,7 @@ from harness.report.plots import drawings_of
 from harness.store import Results, disk_message, read_rows
 
 #: A figure takes a third of a second; beyond this many boards the page links none rather than keep its reader waiting.
-MOST_BOARDS_WITH_FIGURES = 12
+MOST_BOARDS_WITH_FIGURES = 9
 
 
 def write_report(results_folder: Path) -> list[Path]:

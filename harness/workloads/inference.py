@@ -9,7 +9,7 @@ from harness.flops import cache_bytes_per_token, cost_of
 from harness.interfaces import Context, Metric, Session
 from harness.tensors import reachable_bytes
 from harness.workloads.acting import acting
-from harness.workloads.batches import bits_per_byte_through_cache, held_out_windows, random_batch
+from harness.workloads.batches import bits_per_byte_through_cache, held_out_windows, random_batch, tokenize
 
 QUALITY_METRICS = (
     Metric("quality_bits_per_byte", "held-out loss in bits per byte after the window's work", "lower"),
@@ -25,7 +25,7 @@ class InferenceSession(Session):
 
         self.model, self.device, self.context = model, context.device, context
         self.batch_size, self.prompt_tokens = batch_size, prompt_tokens
-        self.text = context.corpus.load()
+        self.text = tokenize(context.corpus.load(), context.model.tokenizer())
         self.generator = torch.Generator().manual_seed(context.seed)
         self.windows = held_out_windows(self.text.held_out, quality_windows, 256)
         self.cost = cost_of(model)
@@ -60,7 +60,9 @@ class InferenceSession(Session):
     def outcome(self) -> Mapping[str, float | None]:
         if not self.quality_is_meaningful():
             return {}
-        mean, error = bits_per_byte_through_cache(self.model, self.windows, self.device, self.new_cache)
+        mean, error = bits_per_byte_through_cache(
+            self.model, self.windows, self.device, self.new_cache, bytes_per_token=self.text.bytes_per_token
+        )
         return {"quality_bits_per_byte": mean, "quality_standard_error_bits_per_byte": error}
 
     def quality_is_meaningful(self) -> bool:
@@ -71,9 +73,7 @@ class InferenceSession(Session):
     def facts(self) -> Mapping[str, Any]:
         meaningful = self.quality_is_meaningful()
         return {
-            "corpus_sha256": self.text.sha256,
-            "corpus_size_bytes": self.text.size_bytes,
-            "corpus_documents": self.text.documents,
+            **self.text.facts,
             "cache": None if self.cache is None else type(self.cache).__name__,
             "quality_basis": "held-out loss of text that follows a cached half"
             if meaningful

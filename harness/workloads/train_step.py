@@ -10,7 +10,7 @@ from harness.flops import cost_of
 from harness.interfaces import Context, Metric, Session, Work, Workload
 from harness.tensors import reachable_bytes, storage_bytes
 from harness.workloads.acting import acting
-from harness.workloads.batches import bits_per_byte, held_out_windows, random_batch
+from harness.workloads.batches import bits_per_byte, held_out_windows, random_batch, tokenize
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class _Training(Session):
         import torch
 
         self.workload, self.model, self.device = workload, model, context.device
-        self.text = context.corpus.load()
+        self.text = tokenize(context.corpus.load(), context.model.tokenizer())
         self.windows = held_out_windows(self.text.held_out, workload.held_out_windows, workload.sequence_length)
         self.generator = torch.Generator().manual_seed(context.seed)
         self.seed, self.steps_done, self.trained_tokens = context.seed, 0, 0
-        self.quality_before = bits_per_byte(model, self.windows, self.device)[0]
+        self.quality_before = self._quality()[0]
         model.train()
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.cost, self.update = cost_of(model), acting(context.techniques, "training_step")
@@ -76,6 +76,10 @@ class _Training(Session):
         if self.chooser:
             return self.chooser.optimizer(parameters, self.workload.learning_rate)
         return torch.optim.AdamW(parameters, lr=self.workload.learning_rate)
+
+    def _quality(self) -> tuple[float, float]:
+        each = self.text.bytes_per_token
+        return bits_per_byte(self.model, self.windows, self.device, bytes_per_token=each)
 
     def _next_batch(self) -> Any:
         size, length = self.workload.batch_size, self.workload.sequence_length
@@ -121,7 +125,7 @@ class _Training(Session):
         return held
 
     def outcome(self) -> Mapping[str, float | None]:
-        mean, error = bits_per_byte(self.model, self.windows, self.device)
+        mean, error = self._quality()
         return {
             "quality_bits_per_byte": mean,
             "quality_standard_error_bits_per_byte": error,
@@ -130,9 +134,7 @@ class _Training(Session):
 
     def facts(self) -> Mapping[str, Any]:
         return {
-            "corpus_sha256": self.text.sha256,
-            "corpus_size_bytes": self.text.size_bytes,
-            "corpus_documents": self.text.documents,
+            **self.text.facts,
             "quality_basis": "held-out loss after training",
             "final_training_loss_nats": None if self.loss is None else float(self.loss.detach()),
             "optimizer": None

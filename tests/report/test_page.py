@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from harness.report.cells import columns_of
+from harness.report.columns import columns_of
 from harness.report.command import command_of
 from harness.report.html_top import period
 from harness.report.markdown import markdown_of
@@ -64,7 +64,7 @@ def test_measured_and_estimated_never_share_a_column(contents, row):
     assert columns[ESTIMATE].kind == "estimated"
     entry = board.entries.set_index("technique").loc["a"].to_dict()
     assert columns["gpu_energy_per_token_joules"].cell(entry).main == "\u2014"
-    assert columns[ESTIMATE].cell(entry).main == "2.00 mJ"
+    assert columns[ESTIMATE].cell(entry).main == "2.00\u00a0mJ"
     assert [name for name, shown in METRICS.items() if shown.source == "estimated"] == [ESTIMATE]
     assert all("estimated" in name for name in [ESTIMATE])
     assert "estimated by a model" in page_of(contents(rows))

@@ -126,3 +126,11 @@ def test_two_configurations_of_one_name_are_told_apart(frame, row):
     assert len(set(labels)) == 3
     assert "a (ffff00)" in labels
     assert pd.Series(labels).str.fullmatch("none").any()
+
+
+def test_an_edited_model_of_the_same_name_is_another_board(contents, row):
+    wide = {"model": {"name": "tiny", "changes": [], "target": "x.Y", "options": {"width": 96}}}
+    boards = contents([row(), row("a"), row("none", trial=wide) | {"config_id": "c", "trial_id": "t"}]).boards
+    assert [len(board.entries) for board in boards] in ([1, 2], [2, 1])
+    assert {board.difference for board in boards} == {"width=absent", "width=96"}
+    assert len({board.slug for board in boards}) == 2

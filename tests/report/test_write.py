@@ -70,8 +70,8 @@ def test_ten_thousand_rows(tmp_path, row, frame):
 
     flats = [
         flatten(row("none" if t == 0 else f"t{t}", seed=s, model=f"m{m}", latency_p50_seconds=0.1 / (1 + t) + s * 1e-4))
-        for m in range(50)
-        for t in range(40)
+        for m in range(100)
+        for t in range(20)
         for s in range(5)
     ]
     (tmp_path / "rows").mkdir()
