@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import environment
 from harness.settings import Settings
+from harness.software import differences
 from harness.store import Results, read_rows, write_row
 from harness.trial import Trial
 
@@ -57,15 +58,8 @@ def _again(row: dict[str, Any], changes: Sequence[str], settings: Settings) -> b
 
 def changes_since(row: dict[str, Any]) -> list[str]:
     """What is other software now than when the row was measured."""
-    then, now = json.loads(row["versions_json"] or "{}"), environment.versions()
-    found = [
-        f"{name} {then.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
-    if row["code_revision"] != environment.code_revision():
-        found.append(f"harness code {row['code_revision']} -> {environment.code_revision()}")
-    return found
+    today = json.dumps(environment.versions())
+    return differences(row["versions_json"], row["code_revision"], today, environment.code_revision())
 
 
 def recover(results: Results) -> int:

@@ -13,6 +13,7 @@ from harness.report.frame import newest
 from harness.report.ink import Drawing
 from harness.report.machine import Machine, machines_of
 from harness.report.quality import with_quality
+from harness.report.quiet import unquiet_lines
 from harness.report.ranks import with_ranks
 from harness.report.ratios import with_ratios
 from harness.report.staleness import stale_rows, summary_of
@@ -33,6 +34,7 @@ class Contents:
     reasons: pd.DataFrame
     stale: pd.DataFrame
     stale_lines: list[str]
+    unquiet_lines: list[str]
     unreadable: list[str]
     #: By board: its figures, and a line for each figure that has no data.
     drawings: dict[str, tuple[list[Drawing], list[str]]] = field(default_factory=dict)
@@ -53,5 +55,6 @@ def contents_of(rows: pd.DataFrame, unreadable: list[str]) -> Contents:
         reasons=reasons_of(current),
         stale=stale,
         stale_lines=summary_of(stale, len(current)),
+        unquiet_lines=unquiet_lines(current),
         unreadable=list(unreadable),
     )

@@ -33,6 +33,7 @@ TEXT = [
     "trial_json",
     "changed_json",
     "reasons_json",
+    "facts_json",
     "started_at",
     "command",
     "token_kind",
@@ -50,6 +51,7 @@ NUMBERS = [
     "mean_host_bytes",
     "gradient_bytes",
     "gpu_busy_ratio",
+    "others_busy_ratio",
     "gpu_power_mean_watts",
     "quality_standard_error_bits_per_byte",
 ]

@@ -23,7 +23,7 @@ def heading(contents: Contents) -> Html:
 
 
 def notices(contents: Contents) -> Html:
-    """Unreadable files and rows of older software; nothing where there are none."""
+    """Unreadable files, older software, and a machine that was not quiet; nothing where there is none of it."""
     parts = []
     if contents.unreadable:
         lines = [tag("li", line) for line in contents.unreadable]
@@ -32,6 +32,7 @@ def notices(contents: Contents) -> Html:
         lines = [tag("li", line) for line in contents.stale_lines]
         text = "Rows differ in software. Older rows are marked; run.rerun=stale measures them again."
         parts.append(tag("div", tag("strong", text), tag("ul", lines), class_="notice"))
+    parts += [tag("div", tag("strong", "Not quiet. "), line, class_="notice") for line in contents.unquiet_lines]
     return join(*parts)
 
 

@@ -39,9 +39,10 @@ def place(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str
     figure.draw_without_rendering()  # type: ignore[union-attr]
     figure.set_layout_engine("none")  # type: ignore[union-attr]
     renderer, dots = canvas.get_renderer(), figure.dpi / 72
-    spots = [axes.transData.transform(point) for point in points]
+    spots = [(float(x), float(y)) for x, y in (axes.transData.transform(point) for point in points)]
     taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in spots]
-    frame = tuple(axes.get_window_extent(renderer).extents.tolist())
+    left, bottom, right, top = axes.get_window_extent(renderer).extents
+    frame = (float(left), float(bottom), float(right), float(top))
     for index in sorted(range(len(points)), key=lambda i: not strong[i])[:MOST]:
         note = _note(axes, points[index], texts[index], strong[index])
         size = note.get_window_extent(renderer)

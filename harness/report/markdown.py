@@ -50,7 +50,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _notices(contents: Contents) -> list[str]:
     lines = [f"> **Unreadable:** {plain(line)}" for line in contents.unreadable]
-    return lines + [f"> **Older software:** {plain(line)}" for line in contents.stale_lines]
+    lines += [f"> **Older software:** {plain(line)}" for line in contents.stale_lines]
+    return lines + [f"> **Not quiet:** {plain(line)}" for line in contents.unquiet_lines]
 
 
 def _machine(machine: Machine) -> str:

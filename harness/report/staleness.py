@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
+
+from harness.software import differences
 
 
 def stale_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -20,19 +20,6 @@ def stale_rows(rows: pd.DataFrame) -> pd.DataFrame:
             if cache[software]:
                 found.append({"row_id": row.row_id, "device_name": device, "changes": cache[software]})
     return pd.DataFrame(found, columns=["row_id", "device_name", "changes"])
-
-
-def differences(then: str | None, then_code: str | None, now: str | None, now_code: str | None) -> list[str]:
-    """`torch 2.11.0 -> 2.13.0` for each package, and the harness's own code."""
-    before, after = json.loads(then or "{}"), json.loads(now or "{}")
-    found = [
-        f"{name} {before.get(name, 'absent')} \N{RIGHTWARDS ARROW} {after.get(name, 'absent')}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
-    if then_code != now_code:
-        found.append(f"harness code {then_code} \N{RIGHTWARDS ARROW} {now_code}")
-    return found
 
 
 def summary_of(stale: pd.DataFrame, total: int) -> list[str]:
