@@ -16,7 +16,8 @@ def stale_rows(rows: pd.DataFrame) -> pd.DataFrame:
         for row in group[["row_id", "versions_json", "code_revision"]].itertuples(index=False):
             software = (row.versions_json, row.code_revision)
             if software not in cache:
-                cache[software] = "; ".join(differences(*software, today["versions_json"], today["code_revision"]))
+                changes = differences(*software, today["versions_json"], today["code_revision"])
+                cache[software] = "; ".join(changes).replace("->", "\N{RIGHTWARDS ARROW}")
             if cache[software]:
                 found.append({"row_id": row.row_id, "device_name": device, "changes": cache[software]})
     return pd.DataFrame(found, columns=["row_id", "device_name", "changes"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from harness.report.quiet import unquiet_lines
 
 
 def busy(share: float) -> dict[str, Any]:
-    return {"facts_json": json.dumps({"quiet": f"not quiet: others took {share:.0%}"}), "others_busy_ratio": share}
+    return {"facts": {"quiet": f"not quiet: others took {share:.0%}"}, "others_busy_ratio": share}
 
 
 def test_quiet_rows_say_nothing(row: Callable[..., Any], frame: Callable[..., Any]):
