@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.errors import UserError
@@ -92,9 +92,22 @@ def make_context(trial: Trial, cache: str) -> Context:
     )
 
 
+#: Moments that only one technique of a stack can hold.
+EXCLUSIVE = ("optimizer", "training_step", "cache", "generation")
+
+
+def _conflict(context: Context, names: Sequence[str]) -> str | None:
+    for moment in EXCLUSIVE:
+        holders = [name for name, item in zip(names, context.techniques, strict=True) if moment in moments(item)]
+        if len(holders) > 1:
+            return f"{' and '.join(holders)} both replace the {moment.replace('_', ' ')}; stack one of them"
+    return None
+
+
 def skip_reason(context: Context, names: Iterable[str]) -> str | None:
     """Why this combination cannot be measured, or None: from the model, the techniques, or their moments."""
-    reason = context.model.skip_reason(context)
+    names = list(names)
+    reason = context.model.skip_reason(context) or _conflict(context, names)
     if reason:
         return reason
     for name, technique in zip(names, context.techniques, strict=True):

@@ -22,17 +22,23 @@ def broken_identities(row: Mapping[str, Any]) -> list[str]:
     return [line for line in found if line]
 
 
+#: Ratios that no working step can have at zero.
+ABOVE_ZERO = ("mfu_ratio", "mbu_ratio")
+#: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
+UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
+
+
 def _ratios(row: Mapping[str, Any]) -> list[str]:
-    names = [name for name in row if name.endswith("_ratio") and name not in ("latency_spread_ratio", "cpu_busy_ratio")]
+    ratios = {name: row[name] for name in row if name.endswith("_ratio") and name not in UNBOUNDED}
     return [
-        f"{name} is {row[name]:.4g}, which no ratio can be"
-        for name in names
-        if row[name] is not None and not 0 <= row[name] <= 1 + 1e-3
+        f"{name} is {value:.4g}, which it cannot be"
+        for name, value in ratios.items()
+        if value is not None and (not 0 <= value <= 1 + 1e-3 or (value == 0 and name in ABOVE_ZERO))
     ]
 
 
 def _memory_order(row: Mapping[str, Any]) -> list[str]:
-    order = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes")
+    order = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes", "gpu_memory_total_bytes")
     found = []
     for lower, upper in zip(order, order[1:], strict=False):
         small, large = row.get(lower), row.get(upper)

@@ -71,7 +71,8 @@ def failure(error: BaseException) -> dict[str, Any]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether host or device memory ran out, however the library words it."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(word in str(error).lower() for word in words)
 
 
 def _measured(trial: Trial, context: Context) -> dict[str, Any]:

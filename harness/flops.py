@@ -19,16 +19,23 @@ class Cost:
     active_matmul_weights: float
     #: The part of them that is trained.
     trained_matmul_weights: float
+    #: The output layer's part of the active weights; it may run at fewer positions than the rest.
+    output_weights: float
     #: Query-key and attention-value multiply-adds for each token and each position it attends to; None if unknown.
     attention_weights_per_position: float | None
     #: Bytes of all weights that a step must read at least: embeddings left out, experts by the share visited.
     touched_bytes: float
 
-    def forward_flops(self, tokens: int, mean_positions: float) -> float | None:
-        """FLOPs of `tokens` tokens that each attend to `mean_positions` positions on average."""
+    def forward_flops(self, tokens: int, mean_positions: float, predicted: int | None = None) -> float | None:
+        """FLOPs of `tokens` tokens that each attend to `mean_positions` positions on average.
+
+        `predicted` is the number of positions whose logits are computed, when not all of them are.
+        """
         if self.attention_weights_per_position is None:
             return None
-        return 2.0 * tokens * (self.active_matmul_weights + self.attention_weights_per_position * mean_positions)
+        unpredicted = 0 if predicted is None else tokens - predicted
+        attention = self.attention_weights_per_position * mean_positions
+        return 2.0 * (tokens * (self.active_matmul_weights + attention) - unpredicted * self.output_weights)
 
     def backward_flops(self, tokens: int, mean_positions: float) -> float | None:
         """FLOPs of the backward pass: gradients of activations everywhere, of weights where they are trained."""
@@ -48,22 +55,20 @@ def cost_of(model: Any) -> Cost:
         if id(module) in embeddings:
             continue
         share = _expert_share(module, model.config)
-        for name, parameter in module.named_parameters(recurse=False):
-            weights = _matmul_weights(module, name, parameter) * share
+        for parameter in module.parameters(recurse=False):
+            weights = _matmul_weights(parameter) * share
             active += weights
             trained += weights if parameter.requires_grad else 0.0
             touched += storage_bytes([parameter]) * share
-    return Cost(active, trained, attention_weights(model.config), touched)
+    output = model.get_output_embeddings()
+    predicted = sum(_matmul_weights(parameter) for parameter in output.parameters()) if output is not None else 0.0
+    return Cost(active, trained, predicted, attention_weights(model.config), touched)
 
 
 def attention_weights(config: Any) -> float | None:
     """Multiply-adds of all layers for one query and one key: heads x (key width + value width); None if unknown."""
     heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if (
-        not heads
-        or not layers
-        or (getattr(config, "layer_types", None) and set(config.layer_types) != {"full_attention"})
-    ):
+    if not heads or not layers or not _attends_to_all(config):
         return None
     if getattr(config, "kv_lora_rank", None):
         return layers * heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
@@ -74,14 +79,21 @@ def attention_weights(config: Any) -> float | None:
 def cache_bytes_per_token(config: Any, element_bytes: int) -> float | None:
     """Bytes of keys and values that one token adds to an unquantized cache; None if unknown."""
     heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not heads or not layers or getattr(config, "kv_lora_rank", None):
+    if not heads or not layers or getattr(config, "kv_lora_rank", None) or not _attends_to_all(config):
         return None
     groups = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return 2.0 * layers * groups * width * element_bytes
 
 
-def _matmul_weights(module: Any, name: str, parameter: Any) -> float:
+def _attends_to_all(config: Any) -> bool:
+    """Whether every layer attends to every position before: no window, no layers of another kind."""
+    window = getattr(config, "sliding_window", None)
+    narrow = window is not None and window < getattr(config, "max_position_embeddings", window + 1)
+    return not narrow and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+
+
+def _matmul_weights(parameter: Any) -> float:
     packed = getattr(parameter, "quant_state", None)
     if packed is not None:  # bitsandbytes keeps two 4-bit values in a byte
         return float(packed.shape.numel())

@@ -8,7 +8,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.building import nearest
@@ -16,6 +16,10 @@ from harness.config import GROUPS, KEYS, config_folder
 from harness.errors import UserError
 from harness.overrides import force
 from harness.sweep import COMMAND_VARIABLE
+
+FLAGS_WITH_A_VALUE = (
+    "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c --shell-completion -sc".split()
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -29,7 +33,7 @@ def run(arguments: list[str]) -> int:
     _add_user_folder(arguments)
     os.environ[COMMAND_VARIABLE] = shlex.join(["harness", "run", *arguments])
     own = [] if {"-m", "--multirun"} & set(arguments) or _asks_for_information(arguments) else ["--multirun"]
-    before, sys.argv = sys.argv, ["harness run", *own, *map(force, arguments)]
+    before, sys.argv = sys.argv, ["harness run", *own, *map(force, flags_first(arguments))]
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)
     try:
         with _terminable():
@@ -46,6 +50,19 @@ def run(arguments: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser takes flags before overrides only; people write them anywhere."""
+    flags, overrides, rest = [], [], iter(arguments)
+    for item in rest:
+        if not item.startswith("-"):
+            overrides.append(item)
+            continue
+        flags.append(item)
+        if item in FLAGS_WITH_A_VALUE:
+            flags += [value for value in (next(rest, None),) if value is not None]
+    return [*flags, *overrides]
 
 
 def _one_trial(config: object) -> None:
@@ -74,6 +91,10 @@ def explain(error: Exception) -> str:
         group, _, name = str(missing).rpartition("/")
         names = sorted(options)
         return f"no {group or 'configuration'} is called {name!r}.{nearest(name, names)} There are: {', '.join(names)}."
+    unknown = re.search(r"Could not load '([^']+)/([^'/]+)'", text)
+    if unknown:  # in a list of options Hydra does not say what there is
+        names = sorted(path.stem for path in (config_folder() / unknown[1]).glob("*.yaml"))
+        return f"no {unknown[1]} is called {unknown[2]!r}.{nearest(unknown[2], names)} There are: {', '.join(names)}."
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         head = key[1].split("@")[0]

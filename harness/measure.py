@@ -154,6 +154,7 @@ class sampling:
     def __init__(self, meters: Sequence[Meter]) -> None:
         self.meters = [meter for meter in meters if meter.period_seconds is not None]
         self.done = threading.Event()
+        self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._loop, name="meters", daemon=True)
 
     def __enter__(self) -> None:
@@ -164,8 +165,16 @@ class sampling:
         self.done.set()
         if self.meters:
             self.thread.join()
+        if self.failure is not None:
+            raise self.failure
 
     def _loop(self) -> None:
+        try:
+            self._sample_until_done()
+        except BaseException as failure:  # a thread's exception would be printed and lost
+            self.failure = failure
+
+    def _sample_until_done(self) -> None:
         due = {id(meter): time.perf_counter() for meter in self.meters}
         while True:
             now = time.perf_counter()

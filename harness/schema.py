@@ -56,3 +56,15 @@ def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
     flat.setdefault("flags", [])
     flat["schema_version"] = SCHEMA_VERSION
     return flat
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """ValueError for a file that is no row of this program, so that one stranger does not spoil the table."""
+    if "row_id" not in schema.names:
+        raise ValueError("it has no row_id: not a row of this program")
+    for field in schema:
+        # The name of a list's elements differs between writers and says nothing.
+        expected = {_type(field.name, []), _type(field.name, None)}
+        found = pa.list_(field.type.value_type) if pa.types.is_list(field.type) else field.type
+        if found not in expected:
+            raise ValueError(f"column {field.name} is {field.type}: not a row of this program")

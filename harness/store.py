@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.schema import flatten, schema_of
+from harness.schema import check_schema, flatten, schema_of
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def read_rows(results: Results, columns: list[str] | None = None) -> Rows:
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
     # ParquetFile reads one file as it is; the dataset machinery of read_table costs ten times as much for one row.
     with pq.ParquetFile(path) as file:
+        check_schema(file.schema_arrow)
         known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
         return file.read(columns=known)
 

@@ -27,6 +27,9 @@ from harness.worker import write_whole
 #: Carries the command as it was typed from the command line to the rows, past Hydra, which changes `sys.argv`.
 COMMAND_VARIABLE = "HARNESS_COMMAND"
 
+#: Limit of what happens once before the trials: checking them, and making weights.
+PREPARATION_SECONDS = 3600.0
+
 
 def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
     """Run a batch of Hydra jobs."""
@@ -35,8 +38,7 @@ def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
     for composed in compose_all(loader, master, jobs):
         found, settings = to_trials(composed)
         trials |= {trial.id: trial for trial in found}
-    sweep_name = str((dict(master.hydra.runtime.choices)).get("sweep") or "")
-    run_sweep(list(trials.values()), settings, sweep_name)
+    run_sweep(list(trials.values()), settings, str(master.hydra.runtime.choices["sweep"]))
 
 
 def run_sweep(trials: Sequence[Trial], settings: Settings, name: str = "") -> list[dict[str, Any]]:
@@ -79,7 +81,7 @@ def _check(results: Results, runner: Runner, trials: Sequence[Trial], settings: 
     """Every trial by a process that has the libraries: what cannot exist stops the sweep before its first trial."""
     folder = results.logs / "check"
     spec = {"job": "check", "trials": [trial.to_dict() for trial in trials], "cache": str(results.cache.resolve())}
-    finished = runner.run(folder, spec, settings.timeout_seconds)
+    finished = runner.run(folder, spec, PREPARATION_SECONDS)
     if finished.answer is None:
         raise UserError(f"the sweep could not be checked: {finished.reason}; see {folder / 'output.txt'}")
     (folder / "row.json").unlink()
@@ -96,7 +98,7 @@ def _check(results: Results, runner: Runner, trials: Sequence[Trial], settings: 
 def _prepare(results: Results, runner: Runner, trial: Trial, settings: Settings, variables: dict[str, str]) -> None:
     folder = results.logs / "prepare"
     spec = {"job": "prepare", "trial": trial.to_dict(), "cache": str(results.cache.resolve()), "environment": variables}
-    finished = runner.run(folder, spec, settings.timeout_seconds)
+    finished = runner.run(folder, spec, PREPARATION_SECONDS)
     if finished.answer is None:
         raise UserError(
             f"{trial.label}: its weights could not be made ({finished.reason}); see {folder / 'output.txt'}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,15 @@ def _become_leader(own_group: bool) -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    # A fork's parent is the server, which outlives a killed sweep as long as a fork holds its pipe.
+    sweep = multiprocessing.parent_process()
+    if sweep is not None:
+        threading.Thread(target=_die_with, args=(sweep.sentinel,), daemon=True).start()
+
+
+def _die_with(sentinel: int) -> None:
+    wait([sentinel])
+    os.killpg(0, signal.SIGKILL)
 
 
 def _redirect_output(path: Path) -> None:

@@ -38,6 +38,8 @@ SMALL = {
     "decode": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
     "generate": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
 }
+#: Stacks beside the techniques alone.
+STACKS = ("[int8,lora]", "[nf4,lora]", "[gqa,lora,gradient_checkpointing]")
 #: The tiny model trained for a moment, so that inference has a quality to report.
 TRAINED = """defaults:
   - tiny_llama
@@ -54,7 +56,7 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.results = folder / "results"
-        self.environment = {**os.environ, "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": ""}
+        self.environment = {**os.environ, "COLUMNS": "400", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
     def without_torch(self) -> Sweep:
         """From now on no model library can be imported, so that the trials' server starts at once."""
@@ -77,7 +79,12 @@ class Sweep:
     def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run to the end."""
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=timeout, env=self.environment
+            self.command(*arguments),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self.environment,
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -184,18 +191,33 @@ def context_of() -> Callable[..., Context]:
 def contract(new_sweep: Callable[[], Sweep]) -> dict[tuple[str, str], dict[str, Any]]:
     """One row for every technique on every workload, on a tiny model that was trained for a moment."""
     found = new_sweep()
-    (found.folder / "own" / "model").mkdir(parents=True)
-    (found.folder / "own" / "model" / "tiny_trained.yaml").write_text(TRAINED)
-    conf = Path(__file__).parents[1] / "conf" / "technique"
-    names = sorted(path.stem for path in conf.glob("*.yaml"))
+    write_small_options(found.folder / "own")
+    conf = Path(__file__).parents[1] / "conf"
+    techniques = [path.stem for path in sorted((conf / "technique").glob("*.yaml"))]
+    done = found.run(
+        "--config-dir=own",
+        *QUICK[1:],
+        "model=tiny_trained",
+        f"technique={','.join([*techniques, *STACKS])}",
+        f"workload={','.join(f'small_{workload}' for workload in SMALL)}",
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return {(row["technique"], row["workload"].removeprefix("small_")): row for row in found.rows()}
+
+
+@pytest.fixture(scope="session")
+def small_options() -> Callable[[Path], None]:
+    """Writes a user's folder with `model=tiny_trained` and `workload=small_...`."""
+    return write_small_options
+
+
+def write_small_options(folder: Path) -> None:
+    """A user's folder with a model that is trained for a moment, and every workload in small."""
+    for group in ("model", "workload"):
+        (folder / group).mkdir(parents=True)
+    (folder / "model" / "tiny_trained.yaml").write_text(TRAINED)
     for workload, options in SMALL.items():
-        done = found.run(
-            "--config-dir=own",
-            *QUICK[1:],
-            "model=tiny_trained",
-            f"technique={','.join(names)},[int8,lora],[nf4,lora],[gqa,lora,gradient_checkpointing]",
-            f"workload={workload}",
-            *options,
-        )
-        assert done.returncode == 0, done.stderr
-    return {(row["technique"], row["workload"].partition("[")[0]): row for row in found.rows()}
+        lines = [item.removeprefix("workload.").replace("=", ": ") for item in options]
+        text = "\n".join(["defaults:", f"  - {workload}", "  - _self_", "", *lines, ""])
+        (folder / "workload" / f"small_{workload}.yaml").write_text(text)

@@ -47,7 +47,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
 }
 #: Mistakes that only a process with the libraries can see, before the first trial.
 LATE_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "heads that do not divide": (["model.architecture.num_attention_heads=3"], ["num_attention_heads 3", "hidden_size 128"]),
+    "heads that do not divide": (
+        ["model.architecture.num_attention_heads=3"],
+        ["num_attention_heads 3", "hidden_size 128"],
+    ),
     "a folder of text": (["corpus=text", "corpus.folder=/no/such/folder"], ["/no/such/folder"]),
 }
 
@@ -64,7 +67,9 @@ def left_rows(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_that_names_it(mistake: str, trials_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]):
+def test_a_mistake_is_one_line_that_names_it(
+    mistake: str, trials_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+):
     from harness.errors import UserError
 
     arguments, named = MISTAKES[mistake]
@@ -87,7 +92,9 @@ def test_the_command_ends_with_code_2_and_one_line(mistake: str, sweep: Any):
 
 
 @pytest.mark.parametrize("mistake", LATE_MISTAKES)
-def test_what_cannot_exist_stops_the_sweep_before_its_first_trial(mistake: str, sweep: Any, quick: Callable[..., list[str]]):
+def test_what_cannot_exist_stops_the_sweep_before_its_first_trial(
+    mistake: str, sweep: Any, quick: Callable[..., list[str]]
+):
     arguments, named = LATE_MISTAKES[mistake]
     given = [item for item in quick("decode") if not (mistake == "a folder of text" and item.startswith("corpus."))]
     done = sweep.run(*given, "technique=none,lora", *arguments)
@@ -159,20 +166,27 @@ def test_a_repeat_has_its_own_seed_and_the_same_configuration(trials_of: Callabl
 
 
 @pytest.mark.parametrize(
-    "settings", ["run.timeout_seconds=5", "run.order=given", "run.results=elsewhere", "run.isolation=spawn", "run.rerun=all"]
+    "settings",
+    ["run.timeout_seconds=5", "run.order=given", "run.results=elsewhere", "run.isolation=spawn", "run.rerun=all"],
 )
 def test_a_setting_does_not_change_what_is_measured(settings: str, trials_of: Callable[..., list[Any]]):
     assert [t.id for t in trials_of("device=cpu", settings)] == [t.id for t in trials_of("device=cpu")]
 
 
 def test_a_changed_option_makes_another_trial_with_another_label(trials_of: Callable[..., list[Any]]):
-    plain, wide = trials_of("device=cpu", "model=tiny_llama"), trials_of("device=cpu", "model=tiny_llama", "model.architecture.hidden_size=96")
+    plain, wide = (
+        trials_of("device=cpu", "model=tiny_llama"),
+        trials_of("device=cpu", "model=tiny_llama", "model.architecture.hidden_size=96"),
+    )
     assert plain[0].id != wide[0].id
     assert wide[0].model.label == "tiny_llama[hidden_size=96]"
 
 
 def test_an_option_spelt_out_with_its_own_value_is_the_same_trial(trials_of: Callable[..., list[Any]]):
-    plain, spelt = trials_of("device=cpu", "technique=lora"), trials_of("device=cpu", "technique=lora", "technique.lora.r=16")
+    plain, spelt = (
+        trials_of("device=cpu", "technique=lora"),
+        trials_of("device=cpu", "technique=lora", "technique.lora.r=16"),
+    )
     assert plain[0].id == spelt[0].id
 
 
@@ -186,7 +200,9 @@ def test_an_option_spelt_out_with_its_own_value_is_the_same_trial(trials_of: Cal
         ("protocol=standard", lambda trial: trial.protocol["minimum_samples"] == 20),
     ],
 )
-def test_the_command_line_wins_over_a_named_sweep(argument: str, read: Callable[[Any], bool], trials_of: Callable[..., list[Any]]):
+def test_the_command_line_wins_over_a_named_sweep(
+    argument: str, read: Callable[[Any], bool], trials_of: Callable[..., list[Any]]
+):
     given = {"model": "model=tiny_llama", "technique": "technique=none,gqa", "workload": "workload=prefill"}
     given[argument.partition("=")[0]] = argument
     trials = trials_of("device=cpu", "sweep=quickstart", *given.values())
@@ -199,7 +215,7 @@ def test_a_strangers_folder_may_be_named_anywhere_on_the_line(place: int, sweep:
     (sweep.folder / "own").mkdir()
     arguments = ["technique=none", "workload=decode"]
     arguments.insert(place, "--config-dir=own")
-    done = sweep.run(*arguments, "--cfg=job")
+    done = sweep.run("--cfg=job", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -211,7 +227,9 @@ def test_a_folder_of_options_that_is_not_there_is_named(sweep: Any):
 
 def test_a_strangers_folder_adds_a_technique(tmp_path: Path, trials_of: Callable[..., list[Any]]):
     (tmp_path / "technique").mkdir()
-    (tmp_path / "technique" / "mine.yaml").write_text("# @package technique.mine\n_target_: mine_here.Mine\nfactor: 2\n")
+    (tmp_path / "technique" / "mine.yaml").write_text(
+        "# @package technique.mine\n_target_: mine_here.Mine\nfactor: 2\n"
+    )
     (tmp_path / "mine_here.py").write_text(
         "from dataclasses import dataclass\nfrom harness.interfaces import Technique\n"
         "@dataclass(frozen=True)\nclass Mine(Technique):\n    factor: int = 1\n    family = 'mine'\n"
@@ -230,7 +248,7 @@ def test_a_technique_without_its_package_line_is_explained(tmp_path: Path, trial
 
 
 def test_showing_a_configuration_starts_nothing(sweep: Any):
-    done = sweep.run("model=tiny_llama", "--cfg", "job")
+    done = sweep.run("--cfg", "job", "model=tiny_llama")
     assert done.returncode == 0
     assert "num_attention_heads: 4" in done.stdout
     assert left_rows(sweep.folder) == []

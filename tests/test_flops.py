@@ -101,7 +101,9 @@ def test_a_mixture_keeps_the_active_weights_but_for_its_router(context_of: Calla
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("plain", torch.float32), ("plain", torch.bfloat16), ("gqa", torch.float32), ("mqa", torch.bfloat16)], ids=str
+    ("name", "dtype"),
+    [("plain", torch.float32), ("plain", torch.bfloat16), ("gqa", torch.float32), ("mqa", torch.bfloat16)],
+    ids=str,
 )
 def test_cache_bytes_equal_what_a_cache_holds(name: str, dtype: torch.dtype, context_of: Callable[..., Any]):
     model = loaded(context_of(*TECHNIQUES[name], num_hidden_layers=2)).to(dtype)

@@ -75,8 +75,8 @@ def test_settling_does_not_depend_on_the_unit_of_time(seconds: list[float], prot
 
 
 @given(st.integers(1, 40), PROTOCOLS)
-def test_steps_that_keep_halving_never_settle(count: int, protocol: Protocol):
-    assert not has_settled([2.0**-index for index in range(count)], protocol)
+def test_steps_that_keep_falling_never_settle(count: int, protocol: Protocol):
+    assert not has_settled([4.0**-index for index in range(count)], protocol)
 
 
 @given(st.lists(TIMES, min_size=1, max_size=20), st.lists(TIMES, min_size=20, max_size=30), PROTOCOLS)
@@ -145,7 +145,7 @@ def test_meters_see_the_warm_up_before_and_the_window_around_the_steps():
 
 def test_a_step_is_timed_by_the_hosts_clock():
     found = measure(Recorded(0.01), quick(), "cpu", [], None)
-    assert 0.01 <= min(found.window.step_seconds)
+    assert min(found.window.step_seconds) >= 0.01
     assert statistics.median(found.window.step_seconds) < 0.02
     assert found.window.device_step_seconds == []
 

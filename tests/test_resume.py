@@ -34,7 +34,9 @@ def edit(path: Path, **values: Any) -> None:
     """Replace columns of a row on disk."""
     table = pq.read_table(path)
     for name, value in values.items():
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array([value], table.schema.field(name).type))
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.array([value], table.schema.field(name).type)
+        )
     pq.write_table(table, path)
 
 
@@ -82,7 +84,10 @@ def test_rows_of_other_versions_are_kept_named_and_measured_again_when_asked(aga
     edit(again.results / "rows" / f"{old['row_id']}.parquet", versions_json=json.dumps(versions))
     command = [*TOY, "technique=none,scale"]
     done = again.run(*command)
-    assert f"1 kept row(s) were measured with other software: torch 1.0.0 -> {environment.versions()['torch']}" in done.stderr
+    assert (
+        f"1 kept row(s) were measured with other software: torch 1.0.0 -> {environment.versions()['torch']}"
+        in done.stderr
+    )
     assert "run.rerun=stale" in done.stderr
     assert len(ids(again)) == 4
     assert again.run(*command, "run.rerun=stale").returncode == 0

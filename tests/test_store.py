@@ -39,7 +39,14 @@ ROWS = st.fixed_dictionaries(
 
 
 def row(name: str = "a", **values: Any) -> dict[str, Any]:
-    return {"row_id": name, "trial_id": "t", "status": "ok", "started_at": "2020-01-01T00:00:00", "latency_p50_seconds": 0.5, **values}
+    return {
+        "row_id": name,
+        "trial_id": "t",
+        "status": "ok",
+        "started_at": "2020-01-01T00:00:00",
+        "latency_p50_seconds": 0.5,
+        **values,
+    }
 
 
 def same(before: Any, after: Any) -> bool:
@@ -68,7 +75,9 @@ def test_rows_come_back_as_they_were_written(rows: list[dict[str, Any]], tmp_pat
 
 
 @given(facts=FACTS, reasons=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3))
-def test_nested_facts_become_json_columns(facts: dict[str, Any], reasons: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
+def test_nested_facts_become_json_columns(
+    facts: dict[str, Any], reasons: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+):
     import json
 
     results = Results(tmp_path_factory.mktemp("store"))
@@ -100,12 +109,20 @@ def test_an_empty_folder_has_no_rows(tmp_path: Path):
     assert read_rows(Results(tmp_path / "none")).table.num_rows == 0
 
 
-FAILING = {"in the middle of the file": (pq, "write_table"), "at the flush": (os, "fsync"), "at the rename": (os, "replace")}
+FAILING = {
+    "in the middle of the file": (pq, "write_table"),
+    "at the flush": (os, "fsync"),
+    "at the rename": (os, "replace"),
+}
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "code", [errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS, errno.EIO], ids=errno.errorcode.get
+)
 @pytest.mark.parametrize("moment", FAILING)
-def test_a_write_that_fails_leaves_no_file_and_one_line(moment: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_write_that_fails_leaves_no_file_and_one_line(
+    moment: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     results = Results(tmp_path)
     write_row(results, row("kept"))
     owner, name = FAILING[moment]
@@ -139,7 +156,11 @@ def test_a_full_disk_does_not_take_the_row_that_is_replaced(tmp_path: Path, monk
     assert [item["latency_p50_seconds"] for item in read_rows(results).table.to_pylist()] == [1.0]
 
 
-@given(kind=st.sampled_from(["truncated", "empty", "random", "overwritten"]), seed=st.integers(0, 2**32), place=st.integers(0, 4))
+@given(
+    kind=st.sampled_from(["truncated", "empty", "random", "overwritten"]),
+    seed=st.integers(0, 2**32),
+    place=st.integers(0, 4),
+)
 def test_a_broken_file_is_set_aside_named_and_the_others_are_read(
     kind: str, seed: int, place: int, tmp_path_factory: pytest.TempPathFactory
 ):

@@ -202,7 +202,9 @@ def test_a_word_for_running_out_of_memory_is_understood():
 
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("Tried to allocate 2.00 GiB"))
-    assert is_out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"))
+    assert is_out_of_memory(
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+    )
     assert not is_out_of_memory(RuntimeError("the size of tensor a must match"))
 
 
@@ -270,7 +272,11 @@ def test_a_fresh_interpreter_measures_the_same_trial(sweep: Any):
     sweep.with_stranger().without_torch()
     done = sweep.run(*TOY, "technique=none,exits,hangs", "run.isolation=spawn", "run.timeout_seconds=3")
     assert done.returncode == 0, done.stderr
-    assert {row["technique"]: row["status"] for row in sweep.rows()} == {"none": "ok", "exits": "crash", "hangs": "timeout"}
+    assert {row["technique"]: row["status"] for row in sweep.rows()} == {
+        "none": "ok",
+        "exits": "crash",
+        "hangs": "timeout",
+    }
     assert not alive(int((sweep.results / "logs" / "grandchild.txt").read_text()))
     assert sweep.wait_for_no_process() == []
 

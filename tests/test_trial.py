@@ -13,7 +13,9 @@ from harness.trial import Part, Trial
 
 NAMES = st.text("abcdefgh_0123", min_size=1, max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=12)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=3)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=3
+)
 OPTIONS = st.dictionaries(NAMES, VALUES, max_size=4)
 PARTS = st.builds(
     Part,
@@ -85,7 +87,10 @@ def test_names_and_labels_do_not_change_the_id(trial: Trial, name: str, changes:
 @given(TRIALS, st.data(), NAMES, VALUES)
 def test_any_option_of_any_part_changes_the_id(trial: Trial, data: st.DataObject, key: str, value: Any):
     def change(part: Part) -> Part:
-        assume(key not in part.options or json.dumps(part.options[key], sort_keys=True) != json.dumps(value, sort_keys=True))
+        assume(
+            key not in part.options
+            or json.dumps(part.options[key], sort_keys=True) != json.dumps(value, sort_keys=True)
+        )
         return replace(part, options={**part.options, key: value})
 
     changed = one_part(trial, data, change)

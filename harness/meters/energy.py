@@ -74,10 +74,13 @@ class Energy(Meter):
     def sample(self) -> None:
         """The counter, and the instant power every fifth time (it is refreshed every 100 ms)."""
         state = self._state
-        if state.cuda:
-            state.counter.append(
-                (time.perf_counter_ns(), nvml().nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3)
-            )
+        if state.cuda and not state.counter_fault:
+            try:
+                joules = nvml().nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3
+            except nvml().NVMLError as error:
+                state.counter_fault = f"this GPU has no energy counter: NVML answers {error}"
+                return
+            state.counter.append((time.perf_counter_ns(), joules))
             if len(state.counter) % 5 == 1:
                 watts = _instant_power_watts(state.handle)
                 if watts is not None:
@@ -97,7 +100,7 @@ class Energy(Meter):
         facts: dict[str, Any] = {"energy_source": "none", "carbon_region": self.country_iso_code or None}
         self._add_gpu(window, values, reasons, facts)
         self._add_rapl(window, values, reasons)
-        self._add_estimate(window, values)
+        self._add_estimate(window, values, reasons)
         self._add_carbon(values, reasons, facts)
         samples = {"gpu_power_watts": self._state.power} if self._state.power else {}
         return Readings(values, reasons, facts, samples)
@@ -122,11 +125,14 @@ class Energy(Meter):
             return
         values["gpu_idle_power_watts"] = state.idle_watts
         values["gpu_power_maximum_watts"] = max(state.power, default=None)
+        if state.idle_watts is None or not state.power:
+            instant = ("gpu_idle_power_watts", "gpu_power_maximum_watts", "gpu_energy_net_joules")
+            reasons.update(dict.fromkeys(instant, state.counter_fault or "NVML gave no instant power"))
         found = counter_energy(state.counter, window.start_ns, window.end_ns)
         values["gpu_counter_period_seconds"] = found.period_seconds
         if found.joules is None:
-            energy_names = [name for name in names if name not in values]
-            reasons.update(dict.fromkeys(energy_names, found.reason))
+            reason = state.counter_fault or found.reason
+            reasons.update({name: reason for name in names if values.get(name) is None and name not in reasons})
             return
         watts = found.joules / window.seconds
         values |= {
@@ -154,7 +160,7 @@ class Energy(Meter):
             wrap = int((rapl.RAPL / "max_energy_range_uj").read_text())
             values["cpu_energy_joules"] = ((after - before) % wrap) / 1e6
 
-    def _add_estimate(self, window: Window, values: dict[str, float | None]) -> None:
+    def _add_estimate(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
         from harness.meters.codecarbon_model import cpu_power_watts, memory_power_watts
 
         busy = self._state.load_end[0] - self._state.load_start[0]
@@ -163,6 +169,11 @@ class Energy(Meter):
         memory = memory_power_watts()
         values["cpu_energy_estimated_joules"] = None if cpu is None else cpu * window.seconds
         values["memory_energy_estimated_joules"] = None if memory is None else memory * window.seconds
+        if cpu is None:
+            reason = (
+                "codecarbon knows no power of this processor" if total else "shorter than a tick of the kernel's clock"
+            )
+            reasons["cpu_energy_estimated_joules"] = reasons["energy_per_token_estimated_joules"] = reason
         if cpu is not None and memory is not None:
             tokens = window.steps * window.work.tokens
             values["energy_per_token_estimated_joules"] = (cpu + memory) * window.seconds / tokens
@@ -174,13 +185,16 @@ class Energy(Meter):
             reasons["carbon_estimated_grams"] = "no grid is named: set meters.energy.country_iso_code"
             return
         intensity = grid_grams_per_kilowatt_hour(self.country_iso_code)
-        parts = [
-            values.get(name)
-            for name in ("gpu_energy_joules", "cpu_energy_estimated_joules", "memory_energy_estimated_joules")
-        ]
-        joules = sum(part for part in parts if part is not None)
         facts["grid_grams_per_kilowatt_hour"] = intensity
-        values["carbon_estimated_grams"] = joules / 3.6e6 * intensity
+        names = ["cpu_energy_estimated_joules", "memory_energy_estimated_joules"]
+        names += ["gpu_energy_joules"] if self._state.cuda else []
+        parts = [values.get(name) for name in names]
+        joules = [part for part in parts if part is not None]
+        if len(joules) < len(parts):
+            absent = ", ".join(name for name, part in zip(names, parts, strict=True) if part is None)
+            reasons["carbon_estimated_grams"] = f"a part of the energy is unknown: {absent}"
+            return
+        values["carbon_estimated_grams"] = sum(joules) / 3.6e6 * intensity
 
 
 @dataclass
@@ -194,6 +208,7 @@ class _State:
     rapl_end: int | None = None
     load_start: tuple[int, int] = (0, 0)
     load_end: tuple[int, int] = (0, 0)
+    counter_fault: str = ""
 
     def __post_init__(self) -> None:
         self.counter: list[tuple[int, float]] = []

@@ -108,8 +108,10 @@ class Memory(Meter):
         if self.cuda:
             values["peak_allocated_bytes"], values["peak_reserved_bytes"] = self.device_peaks["step"]
             values["peak_load_allocated_bytes"] = self.device_peaks["load"][0]
-            values["mean_allocated_bytes"] = statistics.fmean(self.allocated_samples)
-            values["peak_device_bytes"] = max(self.device_samples)
+            values["mean_allocated_bytes"] = (
+                statistics.fmean(self.allocated_samples) if self.allocated_samples else None
+            )
+            values["peak_device_bytes"] = max(self.device_samples, default=None)
         else:
             values["peak_allocated_bytes"] = self.step_peak
             for name in (

@@ -94,6 +94,9 @@ class Utilization(Meter):
             "steal_ratio": self.steal,
         }
         reasons: dict[str, str] = {}
+        if self.machine_busy is None:
+            names = ("machine_busy_ratio", "others_busy_ratio", "steal_ratio")
+            reasons.update(dict.fromkeys(names, "shorter than a tick of the kernel's clock"))
         flops, moved = window.work.model_flops, window.work.moved_bytes
         if flops is None:
             reasons["model_flops_per_second"] = reasons["mfu_ratio"] = "no closed form for this model and method"

@@ -6,9 +6,6 @@ from collections.abc import Iterable
 
 from harness.interfaces import Technique, moments
 
-#: Moments that the last technique of a stack cannot share with another.
-EXCLUSIVE = ("optimizer", "training_step", "cache")
-
 
 def acting(techniques: Iterable[Technique], moment: str) -> Technique | None:
     """The technique that overrides `moment`, or None."""

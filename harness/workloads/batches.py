@@ -51,7 +51,7 @@ def random_batch(text: Sequence[int], batch_size: int, length: int, generator: A
 def held_out_windows(text: Sequence[int], count: int, length: int) -> Any:
     """Windows spread evenly over the held-out text, the same for every trial: (count, length) int64."""
     count = max(1, min(count, len(text) // length))
-    stride = max(1, (len(text) - length) // count)
+    stride = len(text) // count
     return _windows(text, [i * stride for i in range(count)], length)
 
 

@@ -63,7 +63,7 @@ class _Decode(InferenceSession):
         return {**super().facts(), "plain_kv_cache_bytes": full if self.held else None}
 
     def work(self) -> Work:
-        positions = self.prompt_tokens + self.new_tokens / 2
+        positions = self.prompt_tokens + (self.new_tokens + 1) / 2
         cache = self.plain_cache_bytes(int(positions))
         return Work(
             samples=self.batch_size,

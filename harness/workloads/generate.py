@@ -76,7 +76,7 @@ class _Generate(InferenceSession):
 
     def work(self) -> Work:
         tokens, new = self.batch_size * self.prompt_tokens, self.batch_size * self.new_tokens
-        first = self.cost.forward_flops(tokens, (self.prompt_tokens + 1) / 2)
+        first = self.cost.forward_flops(tokens, (self.prompt_tokens + 1) / 2, predicted=self.batch_size)
         rest = self.cost.forward_flops(new - self.batch_size, self.prompt_tokens + self.new_tokens / 2)
         flops = None if first is None or rest is None or self.arguments else first + rest
         return Work(

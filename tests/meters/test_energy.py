@@ -28,7 +28,11 @@ def known_processor(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def on_gpu(gpu: Any, seconds: float, monkeypatch: pytest.MonkeyPatch, meter: Energy | None = None) -> Readings:
     """Readings of a window of `seconds` on the pretended GPU's clock, sampled every 20 ms."""
-    monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter_ns=lambda: int(gpu.now * 1e9)))
+
+    def sleep(length: float) -> None:
+        gpu.now += length
+
+    monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter_ns=lambda: int(gpu.now * 1e9), sleep=sleep))
     meter = meter or Energy()
     busy, gpu.watts = gpu.watts, 90.0
     meter.open("cuda")
@@ -43,11 +47,14 @@ def on_gpu(gpu: Any, seconds: float, monkeypatch: pytest.MonkeyPatch, meter: Ene
     return meter.readings(Window(Work(samples=1, output_tokens=4), [seconds / 8] * 8, [], start, end))
 
 
-def on_cpu(meter: Energy | None = None, seconds: float = 3.0) -> Readings:
+def on_cpu(meter: Energy | None = None, seconds: float = 3.0, ticks: int = 1000) -> Readings:
+    """Readings of a window in which half of the machine's processor time was busy."""
     meter = meter or Energy()
-    meter.open("cpu")
-    meter.start()
-    meter.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energy, "_busy_and_total_ticks", iter([(100, 1000), (100 + ticks // 2, 1000 + ticks)]).__next__)
+        meter.open("cpu")
+        meter.start()
+        meter.stop()
     return meter.readings(Window(Work(samples=1, output_tokens=4), [seconds], [], 0, int(seconds * 1e9)))
 
 
@@ -121,7 +128,6 @@ def test_without_a_gpu_every_measured_column_is_null_with_a_reason(monkeypatch: 
 
 def test_estimates_stand_in_their_own_columns_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(rapl, "RAPL", tmp_path / "none")
-    monkeypatch.setattr(energy, "_busy_and_total_ticks", iter([(100, 1000), (600, 2000)]).__next__)
     found = on_cpu(seconds=10)
     assert set(found.values) - set(ESTIMATED) == set()
     # 100 W x (0.1 + 0.9 x 0.5^3) over 10 s
@@ -155,6 +161,13 @@ def test_carbon_of_a_gpu_whose_energy_is_unknown_is_unknown(fake_gpu: Any, monke
     assert found.values.get("gpu_energy_joules") is None
     assert found.values.get("carbon_estimated_grams") is None
     assert found.reasons["carbon_estimated_grams"]
+
+
+def test_a_window_too_short_for_the_kernels_accounting_has_no_estimate_and_says_so():
+    found = on_cpu(Energy("FRA"), ticks=0)
+    for name in ("cpu_energy_estimated_joules", "energy_per_token_estimated_joules", "carbon_estimated_grams"):
+        assert found.values.get(name) is None, name
+        assert found.reasons.get(name), name
 
 
 def test_an_unknown_country_is_named():

@@ -32,7 +32,9 @@ class Power:
         return self.energy[index] + (time - self.edges[index]) * self.watts[index]
 
 
-def readings(joules: Callable[[float], float], start: float, end: float, phase: float, seed: int) -> list[tuple[int, float]]:
+def readings(
+    joules: Callable[[float], float], start: float, end: float, phase: float, seed: int
+) -> list[tuple[int, float]]:
     """What a sampling thread sees of a counter that moves at `phase` + n periods and counts millijoules."""
     chance, now, found = random.Random(seed), start - 1e-4, []
     while True:
@@ -58,13 +60,17 @@ SEEDS = st.integers(0, 2**32)
 
 
 @given(st.floats(20, 700), WINDOWS, PHASES, SEEDS)
-def test_a_constant_power_is_known_to_less_than_one_periods_energy(watts: float, seconds: float, phase: float, seed: int):
+def test_a_constant_power_is_known_to_less_than_one_periods_energy(
+    watts: float, seconds: float, phase: float, seed: int
+):
     joules, truth = measured(Power([(100.0, watts)]), seconds, phase, seed)
     assert abs(joules - truth) < watts * PERIOD
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.floats(0.005, 0.4), st.floats(420, 700)), min_size=40, max_size=120), WINDOWS, PHASES, SEEDS)
+@given(
+    st.lists(st.tuples(st.floats(0.005, 0.4), st.floats(420, 700)), min_size=40, max_size=120), WINDOWS, PHASES, SEEDS
+)
 def test_a_varying_load_is_known_to_less_than_one_periods_energy(
     pieces: list[tuple[float, float]], seconds: float, phase: float, seed: int
 ):

@@ -20,7 +20,11 @@ DATASHEET = {
 
 def test_the_table_holds_the_datasheets_values():
     found = {
-        name: (roof.flops_per_second["bfloat16"] / 1e12, roof.flops_per_second["float32"] / 1e12, roof.bytes_per_second / 1e12)
+        name: (
+            roof.flops_per_second["bfloat16"] / 1e12,
+            roof.flops_per_second["float32"] / 1e12,
+            roof.bytes_per_second / 1e12,
+        )
         for name, roof in ROOFS.items()
     }
     assert found == DATASHEET
