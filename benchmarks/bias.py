@@ -75,7 +75,8 @@ def main() -> None:
             ratios.append(measured / loop)
             print(f"round {number}: harness {measured * 1e3:.3f} ms, loop {loop * 1e3:.3f} ms, ratio {ratios[-1]:.4f}")
     quarters = statistics.quantiles(ratios, n=4)
-    print(f"ratio: median {statistics.median(ratios):.4f}, quartiles {quarters[0]:.4f} to {quarters[2]:.4f}, n={len(ratios)}")
+    middle = statistics.median(ratios)
+    print(f"ratio: median {middle:.4f}, quartiles {quarters[0]:.4f} to {quarters[2]:.4f}, n={len(ratios)}")
 
 
 if __name__ == "__main__":

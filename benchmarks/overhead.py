@@ -31,8 +31,9 @@ def overheads(rows: list[dict]) -> list[float]:
 def measure(workload: str, trials: int) -> list[float]:
     """Run one sweep of `trials` seeds and return the overheads."""
     with tempfile.TemporaryDirectory() as folder:
+        command = ["run", "model=tiny_llama", f"workload={workload}", f"run.repeats={trials}", f"run.results={folder}"]
         with contextlib.redirect_stderr(io.StringIO()):
-            harness(["run", "model=tiny_llama", f"workload={workload}", f"run.repeats={trials}", f"run.results={folder}"])
+            harness(command)
         return overheads(read_rows(Results(Path(folder))).table.to_pylist())
 
 

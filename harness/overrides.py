@@ -14,10 +14,10 @@ from harness.config import GROUPS
 from harness.errors import UserError
 
 
-def compose_all(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+def compose_all(loader: Any, jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """The plain configuration of every job; on all cores, because Hydra takes tens of milliseconds for each."""
-    global _loader, _master
-    _loader, _master = loader, master
+    global _loader
+    _loader = loader
     _check_technique_options(jobs)
     if len(jobs) < 8:
         return [_compose(job) for job in jobs]
@@ -25,23 +25,26 @@ def compose_all(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> list
         return list(pool.map(_compose, jobs, chunksize=4))
 
 
-# Set before the pool forks, so that its workers inherit them: neither can be pickled.
+# Set before the pool forks, so that its workers inherit it: it cannot be pickled.
 _loader: Any = None
 
 
-_master: Any = None
-
-
 def _compose(job: Sequence[str]) -> dict[str, Any]:
+    """One job by Hydra's own rules, without Hydra's own settings, which are most of the work and not the trial's."""
+    from hydra._internal.defaults_list import create_defaults_list
     from omegaconf import OmegaConf
 
     overrides = adapt(job)
-    config = _loader.load_sweep_config(_master, overrides)
-    choices = dict(config.hydra.runtime.choices)
-    OmegaConf.set_struct(config, False)
-    config.pop("hydra")  # its own interpolations resolve only while it runs
+    parsed, repository = _loader._parse_overrides_and_create_caching_repo("trial", overrides)
+    defaults = create_defaults_list(
+        repo=repository, config_name="trial", overrides_list=parsed, prepend_hydra=False, skip_missing=False
+    )
+    config = _loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=repository)
+    config.pop("hydra", None)  # a named sweep's choices are its jobs by now
+    OmegaConf.set_struct(config, True)
+    _loader._apply_overrides_to_config(defaults.config_overrides, config)
     plain = OmegaConf.to_container(config, resolve=True)
-    return {"config": plain, "choices": choices, "overrides": overrides}
+    return {"config": plain, "choices": dict(defaults.overrides.known_choices), "overrides": overrides}
 
 
 def adapt(job: Sequence[str]) -> list[str]:

@@ -35,7 +35,7 @@ def launch(loader: Any, master: Any, jobs: Sequence[Sequence[str]]) -> None:
     """Run a batch of Hydra jobs."""
     trials: dict[str, Trial] = {}
     settings = Settings()
-    for composed in compose_all(loader, master, jobs):
+    for composed in compose_all(loader, jobs):
         found, settings = to_trials(composed)
         trials |= {trial.id: trial for trial in found}
     run_sweep(list(trials.values()), settings, str(master.hydra.runtime.choices["sweep"]))

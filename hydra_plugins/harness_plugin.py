@@ -19,7 +19,7 @@ class HarnessSweeper(BasicSweeper):
         self.params = {key: value for key, value in (self.params or {}).items() if key not in given}
         return super().sweep(arguments)
 
-    def validate_batch_is_composable(self, batch: list[list[str]]) -> None:
+    def validate_batch_is_legal(self, batch: Any) -> None:
         """Nothing: see the class."""
 
 

@@ -25,7 +25,7 @@ class Trained(HF):
     own before the first trial, outside every measurement.
     """
 
-    steps: int = 240
+    steps: int = 200
     batch_size: int = 8
     sequence_length: int = 64
     learning_rate: float = 2e-3

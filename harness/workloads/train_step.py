@@ -23,7 +23,7 @@ class TrainStep(Workload):
 
     batch_size: int = 8
     sequence_length: int = 64
-    budget_tokens: int = 30_720
+    budget_tokens: int = 25_600
     learning_rate: float = 1e-3
     held_out_windows: int = 128
 
