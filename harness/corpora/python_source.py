@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 from harness.corpora.text import Text, split
 from harness.interfaces import Corpus
+
+LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "idlelib"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,18 @@ class PythonSource(Corpus):
         return split(self._documents())
 
     def _documents(self) -> Iterator[bytes]:
-        root = Path(sysconfig.get_path("stdlib"))
-        left_out = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "idlelib"}
-        paths = [path for path in root.rglob("*.py") if not left_out & set(path.relative_to(root).parts)]
-        total = 0
-        for path in sorted(paths, key=lambda path: hashlib.sha256(str(path.relative_to(root)).encode()).digest()):
-            document = path.read_bytes()
+        root, total = sysconfig.get_path("stdlib"), 0
+        paths = sorted(_modules(root), key=lambda path: hashlib.sha256(path.encode()).digest())
+        for path in paths:
+            document = Path(root, path).read_bytes()
             total += len(document)
             if total > self.maximum_bytes:
                 return
             yield document
+
+
+def _modules(root: str) -> Iterator[str]:
+    """Paths below `root`, without walking into what is left out: installed packages are many times the library."""
+    for folder, below, files in os.walk(root):
+        below[:] = [name for name in below if name not in LEFT_OUT]
+        yield from (os.path.relpath(os.path.join(folder, name), root) for name in files if name.endswith(".py"))
