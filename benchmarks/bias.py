@@ -1,8 +1,10 @@
 """Does measuring disturb? The same tiny Llama, measured by the harness and by a bare perf_counter loop, interleaved.
 
-Each round runs both in fresh processes in random order; the ratio of each round's medians is free of slow drift.
+The loop lives in a plain interpreter that builds the model anew for each round, so that the two sides of a round lie a
+second apart; their order is random. Printed are each round, the ratio of the two medians over all rounds, and the
+median and quartiles of the rounds' ratios.
 
-    python benchmarks/bias.py [--rounds 12]
+    python benchmarks/bias.py [--rounds 40]
 """
 
 from __future__ import annotations
@@ -18,32 +20,51 @@ import tempfile
 import harness
 
 PROMPT_TOKENS = 128
-STEPS = 120
+STEPS = 200
 
 BARE = f"""
-import json, statistics, time, torch, yaml
+import json, statistics, time, torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
-torch.manual_seed(0)
 facts = json.loads(input())
-model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**facts), attn_implementation="sdpa").eval()
-tokens = torch.randint(0, 256, (1, {PROMPT_TOKENS}))
-times = []
-with torch.no_grad():
-    for step in range({STEPS} + 20):
-        cache = DynamicCache(config=model.config)
-        start = time.perf_counter()
-        model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        times.append(time.perf_counter() - start)
-print(statistics.median(times[20:]))
+while input() == "again":
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**json.loads(json.dumps(facts)))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    tokens = torch.randint(0, 256, (1, {PROMPT_TOKENS}))
+    times = []
+    with torch.no_grad():
+        for step in range({STEPS} + 20):
+            cache = DynamicCache(config=model.config)
+            start = time.perf_counter()
+            model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            times.append(time.perf_counter() - start)
+    print(statistics.median(times[20:]), flush=True)
 """
 
 
-def bare(architecture: dict) -> float:
-    """Median seconds of a prefill step in a loop of its own."""
-    done = subprocess.run([sys.executable, "-c", BARE], input=json.dumps(architecture), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return float(done.stdout)
+class Bare:
+    """A plain interpreter with the loop above."""
+
+    def __init__(self, architecture: dict) -> None:
+        command = [sys.executable, "-c", BARE]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._say(json.dumps(architecture))
+
+    def median(self) -> float:
+        """Median seconds of a prefill step, of a model built anew."""
+        self._say("again")
+        assert self.process.stdout is not None
+        return float(self.process.stdout.readline())
+
+    def end(self) -> None:
+        """Let the interpreter go."""
+        self._say("enough")
+        self.process.wait()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
 
 def ours(seed: int, results: str) -> tuple[float, dict]:
@@ -60,23 +81,30 @@ def ours(seed: int, results: str) -> tuple[float, dict]:
 
 
 def main() -> None:
-    """Print each round and the median ratio."""
+    """Print each round and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
-    ratios: list[float] = []
+    measured: list[float] = []
+    looped: list[float] = []
     with tempfile.TemporaryDirectory() as results:
         _, architecture = ours(-1, results)  # starts the server, which later rounds find warm
+        bare = Bare(architecture)
+        bare.median()  # its imports and first model
         for number in range(options.rounds):
-            first = random.random() < 0.5
-            before = bare(architecture) if first else None
-            measured, _ = ours(number, results)
-            loop = before if before is not None else bare(architecture)
-            ratios.append(measured / loop)
-            print(f"round {number}: harness {measured * 1e3:.3f} ms, loop {loop * 1e3:.3f} ms, ratio {ratios[-1]:.4f}")
-    quarters = statistics.quantiles(ratios, n=4)
-    middle = statistics.median(ratios)
-    print(f"ratio: median {middle:.4f}, quartiles {quarters[0]:.4f} to {quarters[2]:.4f}, n={len(ratios)}")
+            for side in random.sample(("harness", "loop"), 2):
+                if side == "loop":
+                    looped.append(bare.median())
+                else:
+                    measured.append(ours(number, results)[0])
+            print(f"round {number}: harness {measured[-1] * 1e3:.3f} ms, loop {looped[-1] * 1e3:.3f} ms")
+        bare.end()
+    ratios = [a / b for a, b in zip(measured, looped, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    whole = statistics.median(measured) / statistics.median(looped)
+    print(
+        f"ratio of medians {whole:.4f}; rounds: median {middle:.4f}, quartiles {low:.4f} to {high:.4f}, n={len(ratios)}"
+    )
 
 
 if __name__ == "__main__":

@@ -292,7 +292,7 @@ class Meter:
 
     metrics: ClassVar[tuple[Metric, ...]]
     #: Seconds between calls of `sample`; None when the meter needs no sampling.
-    period_seconds: ClassVar[float | None] = None
+    period_seconds: float | None = None
 
     def once(self) -> Mapping[str, str]:
         """What takes long to find out and holds for a whole sweep, as environment variables of its trials."""

@@ -117,7 +117,7 @@ def test_every_file_names_every_field_of_its_class_with_its_default(path: Path):
 
 
 def test_the_run_section_names_every_setting_but_the_command():
-    section = yaml.safe_load((CONF / "config.yaml").read_text())["run"]
+    section = yaml.safe_load((CONF / "trial.yaml").read_text())["run"]
     missing = {field.name for field in dataclasses.fields(Settings)} - set(section)
     assert missing <= {"order_seed", "command"}
     assert build(Settings, section, "run") == Settings()

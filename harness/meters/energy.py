@@ -26,7 +26,7 @@ class Energy(Meter):
 
     country_iso_code: str = ""
 
-    period_seconds: ClassVar = 0.02
+    period_seconds = 0.02
     metrics: ClassVar = (
         Metric(
             "gpu_energy_joules", "energy of the whole GPU over the window, idle share included, by its counter", "lower"
@@ -60,7 +60,9 @@ class Energy(Meter):
     def open(self, device: str) -> None:
         """Read the idle power before anything is loaded."""
         self._state = _State(cuda=device == "cuda")
-        if self._state.cuda:
+        if not self._state.cuda:
+            self.period_seconds = None  # no counter to follow: the thread may sleep
+        else:
             self._state.handle = nvml_handle()
             self._state.idle_watts = _idle_watts(self._state.handle)
 

@@ -21,7 +21,7 @@ class Memory(Meter):
     reserve to report. `host` is the kernel's high-water mark of resident memory, which includes the libraries.
     """
 
-    period_seconds: ClassVar = 0.1
+    period_seconds = 0.1
     metrics: ClassVar = (
         Metric("peak_allocated_bytes", "peak of bytes held by tensors during a step", "lower"),
         Metric("peak_reserved_bytes", "peak that the GPU allocator reserved during the steps: does it fit", "lower"),

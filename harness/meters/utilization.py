@@ -21,7 +21,7 @@ QUIET_RATIO = 0.05
 class Utilization(Meter):
     """MFU and MBU from the method's own work, activity by NVML's GPM, and NVML's busy share under its own name."""
 
-    period_seconds: ClassVar = 0.1
+    period_seconds = 0.1
     metrics: ClassVar = (
         Metric("model_flops_per_second", "FLOPs that the method requires, over the steps' time", "higher"),
         Metric("mfu_ratio", "model FLOPs over the datasheet's dense peak in the weights' dtype", "higher"),
