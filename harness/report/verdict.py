@@ -40,7 +40,10 @@ def basis_of(board: Board) -> str:
     pairs = [entry["pairs"] for entry in board.ranked]
     least, most = min(pairs), max(pairs)
     if most <= 1:
-        return "1 run each: no interval between processes. Ties are judged by the spread of steps within a run."
+        return (
+            "1 run each: no interval between processes, and the machine may drift between two trials. "
+            "Ties are judged by the spread of steps within a run; run.repeats=5 gives intervals."
+        )
     runs = plural(most, "run") if least == most else f"{least} to {most} runs"
     return f"{runs} each, paired by seed; intervals are 95% (Student's t on logarithms)."
 
