@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.settings import COMMAND_VARIABLE
 
 USAGE = """harness COMMAND [OPTIONS]
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "list": _list,
         "doctor": _doctor,
     }
+    os.environ[COMMAND_VARIABLE] = shlex.join(["harness", *given])
     try:
         if command not in commands:
             from harness.building import nearest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from harness.building import nearest
 from harness.config import GROUPS, KEYS, config_folder
 from harness.errors import UserError
 from harness.overrides import force
-from harness.sweep import COMMAND_VARIABLE
 
 FLAGS_WITH_A_VALUE = (
     "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c --shell-completion -sc".split()
@@ -31,7 +29,6 @@ def run(arguments: list[str]) -> int:
     # Without this Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _add_user_folder(arguments)
-    os.environ[COMMAND_VARIABLE] = shlex.join(["harness", "run", *arguments])
     own = [] if {"-m", "--multirun"} & set(arguments) or _asks_for_information(arguments) else ["--multirun"]
     before, sys.argv = sys.argv, ["harness run", *own, *map(force, flags_first(arguments))]
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)

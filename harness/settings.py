@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: Carries the command as it was typed to the rows, past Hydra, which changes `sys.argv`.
+COMMAND_VARIABLE = "HARNESS_COMMAND"
+
 
 @dataclass(frozen=True)
 class Settings:

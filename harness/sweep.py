@@ -19,13 +19,10 @@ from harness.overrides import compose_all
 from harness.progress import Progress
 from harness.resume import Plan, plan, recover
 from harness.runner import Runner
-from harness.settings import Settings
+from harness.settings import COMMAND_VARIABLE, Settings
 from harness.store import Results, locked, write_row
 from harness.trial import Trial
 from harness.worker import write_whole
-
-#: Carries the command as it was typed from the command line to the rows, past Hydra, which changes `sys.argv`.
-COMMAND_VARIABLE = "HARNESS_COMMAND"
 
 #: Limit of what happens once before the trials: checking them, and making weights.
 PREPARATION_SECONDS = 3600.0

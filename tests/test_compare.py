@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness.compare import match, variants
 from harness.errors import UserError
 from harness.settings import Settings
+from harness.store import Results, read_rows
 from harness.sweep import order
 from harness.trial import Part, Trial
 
@@ -85,7 +86,9 @@ def test_a_comparison_from_the_command_line(tmp_path: Path, quick: Callable[...,
     assert done.returncode == 0, done.stderr
     memory = next(line for line in done.stdout.splitlines() if line.startswith("peak_allocated_bytes"))
     assert memory.endswith("n=6: A is larger")
-    assert len(list((tmp_path / "rows").glob("*.parquet"))) == 12
+    rows = read_rows(Results(tmp_path)).table.to_pylist()
+    assert len(rows) == 12
+    assert all(row["command"].startswith("harness compare --pairs 6 model=tiny_llama") for row in rows)
 
 
 def test_a_blocked_order_is_refused(tmp_path: Path):
