@@ -77,3 +77,9 @@ def _scaled(value: float | None, factor: float) -> float | None:
 def gpu_name() -> str:
     """The part's name as NVML has it, such as `NVIDIA H100 80GB HBM3`."""
     return str(nvml().nvmlDeviceGetName(nvml_handle()))
+
+
+def compute_capability() -> tuple[int, int]:
+    """The first visible GPU's compute capability, such as (9, 0), without initialising CUDA."""
+    major, minor = nvml().nvmlDeviceGetCudaComputeCapability(nvml_handle())
+    return major, minor

@@ -131,14 +131,18 @@ def _finish(folder: Path, code: int, ended: bool, seconds: float, timeout_second
     if path.exists():  # whole by construction, even when the process died after writing it
         answer = json.loads(path.read_text())
         return Finished(answer, str(answer.get("status", "ok")), str(answer.get("reason") or ""), seconds)
+    log = folder / "output.txt"
     if not ended:
-        return Finished(None, "timeout", f"stopped after {timeout_seconds:g} s (run.timeout_seconds)", seconds)
-    return Finished(None, "crash", _death(code) + f"; see {folder / 'output.txt'}", seconds)
+        reason = f"stopped after {timeout_seconds:g} s (run.timeout_seconds); see {log}"
+        return Finished(None, "timeout", reason, seconds)
+    return Finished(None, "crash", f"{_death(code, log)}; see {log}", seconds)
 
 
-def _death(code: int) -> str:
+def _death(code: int, log: Path) -> str:
     if code >= 0:
-        return f"the process ended with exit code {code} and left no row"
+        said = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        last = f" ({said[-1].strip()[:200]})" if said else ""
+        return f"the process ended with exit code {code} and left no row{last}"
     name = signal.Signals(-code).name
     hint = " (the kernel does this when host memory runs out)" if name == "SIGKILL" else ""
     return f"the process was ended by {name}{hint}"

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def _run_all(results: Results, trials: Sequence[Trial], settings: Settings, name
     with Progress(len(trials)) as progress:
         progress.say("loading libraries and checking the sweep")
         checked = _check(results, runner, trials, settings)
+        if settings.isolation == "fork" and not checked["fork_has_gpu"]:
+            progress.say("a library here starts CUDA when it is imported: each trial loads its libraries anew (slower)")
+            runner = Runner(replace(settings, isolation="spawn"), results.logs / "server.txt")
         for trial in checked["needs"].values():
             progress.say(f"preparing the weights of {trial.model.label} with {trial.technique_label}")
             _prepare(results, runner, trial, settings, checked["environment"])
@@ -80,7 +84,7 @@ def _check(results: Results, runner: Runner, trials: Sequence[Trial], settings: 
     spec = {"job": "check", "trials": [trial.to_dict() for trial in trials], "cache": str(results.cache.resolve())}
     finished = runner.run(folder, spec, PREPARATION_SECONDS)
     if finished.answer is None:
-        raise UserError(f"the sweep could not be checked: {finished.reason}; see {folder / 'output.txt'}")
+        raise UserError(f"the sweep could not be checked: {finished.reason}")
     (folder / "row.json").unlink()
     for trial, wrong in zip(trials, finished.answer["wrong"], strict=True):
         if wrong:
@@ -89,7 +93,7 @@ def _check(results: Results, runner: Runner, trials: Sequence[Trial], settings: 
     for trial, need in zip(trials, finished.answer["needs"], strict=True):
         if need:
             needs.setdefault(json.dumps(need, sort_keys=True, default=str), trial)
-    return {"needs": needs, "environment": finished.answer["environment"]}
+    return {**finished.answer, "needs": needs}
 
 
 def _prepare(results: Results, runner: Runner, trial: Trial, settings: Settings, variables: dict[str, str]) -> None:

@@ -67,7 +67,19 @@ def _check(spec: dict[str, Any]) -> dict[str, Any]:
         wrong.append(known[key])
         needs.append(context.model.ingredients(context) if known[key] is None else None)
     meters = {part.target: make("meters", part) for trial in trials for part in trial.meters}
-    return {"wrong": wrong, "needs": needs, "environment": {k: v for m in meters.values() for k, v in m.once().items()}}
+    return {
+        "wrong": wrong,
+        "needs": needs,
+        "environment": {k: v for m in meters.values() for k, v in m.once().items()},
+        "fork_has_gpu": _fork_has_gpu(),
+    }
+
+
+def _fork_has_gpu() -> bool:
+    """Whether CUDA still works in a fork: not when a library initialised it in the server, at its import."""
+    import torch
+
+    return not torch.cuda._is_in_bad_fork()
 
 
 def _fault(context: Any) -> str | None:

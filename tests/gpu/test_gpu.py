@@ -96,7 +96,8 @@ def test_large_products_reach_much_of_the_roof_and_never_more(window: Any):
     assert 0 < values["mbu_ratio"] <= 1
     for name in ("sm_active_ratio", "tensor_active_ratio", "dram_active_ratio"):
         assert values.get(name) is None or 0 < values[name] <= 1
-    assert 0.9 < values["gpu_busy_ratio"] <= 1
+    # NVML averages its busy gauge over up to a second, so the first readings still hold the quiet before.
+    assert 0.8 < values["gpu_busy_ratio"] <= 1
 
 
 def test_device_and_host_clocks_agree_on_ten_milliseconds():
