@@ -107,3 +107,12 @@ def test_a_request_is_its_first_token_and_a_tpot_for_each_further(request: tuple
     values = found.values
     assert values["ttft_p50_seconds"] + values["tpot_p50_seconds"] * (tokens - 1) == pytest.approx(whole, rel=1e-9)
     assert session.samples()["request_seconds"] == [whole]
+
+
+def test_a_step_after_the_window_adds_nothing_to_its_samples(monkeypatch: pytest.MonkeyPatch):
+    session = session_at(iter(range(100)), 4, monkeypatch)  # type: ignore[arg-type]
+    session.step()
+    samples = session.samples()
+    before = {name: list(values) for name, values in samples.items()}
+    session.step()
+    assert samples == before
