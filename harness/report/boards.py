@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.report.entries import BASELINE
 from harness.report.frame import BOARD
+from harness.report.ranks import signs_of
 from harness.report.setting import told_apart
 from harness.report.wording import missing
 
@@ -56,6 +57,20 @@ class Board:
     def ranked(self) -> list[dict]:
         """The entries of `records` with a rank, best first."""
         return [entry for entry in self.records if not missing(entry["rank_best"])]
+
+    @cached_property
+    def _signs(self) -> dict[str, dict[tuple[str, str], int]]:
+        return {}
+
+    def sign(self, a: dict, b: dict, metric: str) -> int:
+        """-1 where the runs tell that ranked entry `a` has less of `metric` than `b`, 1 for more, 0 for neither."""
+        if metric not in self._signs:
+            ids = [entry["row_id"] for entry in self.ranked]
+            table = zip(ids, signs_of(self.ranked, metric), strict=True)
+            self._signs[metric] = {
+                (one, other): sign for one, row in table for other, sign in zip(ids, row, strict=True)
+            }
+        return self._signs[metric][a["row_id"], b["row_id"]]
 
     @property
     def quality_known(self) -> bool:

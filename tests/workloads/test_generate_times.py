@@ -18,9 +18,7 @@ from harness.workloads import generate
 TIMES = st.floats(1e-6, 100)
 #: For each request: when it starts after the one before it, and the wait for each of its tokens.
 REQUESTS = st.integers(2, 9).flatmap(
-    lambda tokens: st.lists(
-        st.tuples(TIMES, st.lists(TIMES, min_size=tokens, max_size=tokens)), min_size=1, max_size=6
-    )
+    lambda tokens: st.lists(st.tuples(TIMES, st.lists(TIMES, min_size=tokens, max_size=tokens)), min_size=1, max_size=6)
 )
 
 
@@ -103,7 +101,9 @@ def test_a_request_is_its_first_token_and_a_tpot_for_each_further(request: tuple
         session = session_at(iter(times), tokens, patch)
         session.step()
     whole = times[-1] - times[0]
-    found = Latency().readings(Window(Work(samples=1, output_tokens=tokens), [whole], [], 0, 1, samples=session.samples()))
+    found = Latency().readings(
+        Window(Work(samples=1, output_tokens=tokens), [whole], [], 0, 1, samples=session.samples())
+    )
     values = found.values
     assert values["ttft_p50_seconds"] + values["tpot_p50_seconds"] * (tokens - 1) == pytest.approx(whole, rel=1e-9)
     assert session.samples()["request_seconds"] == [whole]
