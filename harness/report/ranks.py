@@ -79,9 +79,9 @@ def rank_range(signs: list[list[int]]) -> list[tuple[int, int]]:
 def with_ranks(entries: pd.DataFrame) -> pd.DataFrame:
     """Add `rank_best` and `rank_worst` by step time on each board; null for entries that are not ranked."""
     able = entries["ranked"].astype(bool) & entries[ratio_column(LATENCY)].notna()
+    needed = entries.loc[able, [BY_SEED, ratio_column(LATENCY), "latency_spread_ratio"]].to_dict("records")
     found = pd.DataFrame({"rank_best": math.nan, "rank_worst": math.nan}, index=entries.index)
-    for _, board in entries[able].groupby(BOARD, dropna=False):
-        ranges = rank_range(signs_of(board.to_dict("records"), LATENCY))
-        found.loc[board.index, "rank_best"] = [best for best, _ in ranges]
-        found.loc[board.index, "rank_worst"] = [worst for _, worst in ranges]
+    for places in entries[able].groupby(BOARD, dropna=False).indices.values():
+        ranges = rank_range(signs_of([needed[place] for place in places], LATENCY))
+        found.loc[entries.index[able][places]] = ranges
     return pd.concat([entries, found], axis=1)
