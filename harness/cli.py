@@ -82,10 +82,11 @@ def _compare(rest: list[str]) -> int:
 def _report(rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness report")
     parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    parser.add_argument("--against", type=Path, help="another results folder: do both rank and claim the same?")
     options = parser.parse_args(rest)
     from harness.report.write import write_report
 
-    for path in write_report(Path(options.results)):
+    for path in write_report(Path(options.results), options.against):
         print(path)
     return 0
 

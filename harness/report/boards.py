@@ -42,9 +42,14 @@ class Board:
         return " \N{MIDDLE DOT} ".join(parts)
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """What it is the board of, in any report."""
+        return self.device_name, self.model, self.workload, self.corpus, self.setting
+
+    @property
     def slug(self) -> str:
         """A file name and an anchor; unique among boards, because it ends in the key's own digest."""
-        key = "\0".join((self.device_name, self.model, self.workload, self.corpus, self.setting))
+        key = "\0".join(self.key)
         words = re.sub(r"[^a-z0-9]+", "-", f"{self.workload}-{self.model}".lower()).strip("-")[:60]
         return f"{words}-{_digest(key)}"
 
