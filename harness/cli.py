@@ -1,4 +1,4 @@
-"""The command line: run, compare, report, explain, list, doctor."""
+"""The command line: run, repeat, compare, report, explain, list, doctor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ USAGE = """harness COMMAND [OPTIONS]
 
   run      measure: Hydra overrides such as `model=small_llama technique=none,lora workload=train_step`,
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
+  repeat   measure a stored row again from what it stores alone, and show old against new
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   explain  one row: where each number came from, what is missing and why, and whether it adds up
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = given
     commands = {
         "run": _run,
+        "repeat": _repeat,
         "compare": _compare,
         "report": _report,
         "explain": _explain,
@@ -63,6 +65,19 @@ def _run(rest: list[str]) -> int:
     from harness.hydra_entry import run
 
     return run(rest)
+
+
+def _repeat(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness repeat")
+    parser.add_argument("row", help="a row's id, a part of it, or `last`")
+    parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    parser.add_argument("--times", type=int, default=1, help="fresh processes; two or more give an interval")
+    parser.add_argument("--config-dir", help="the folder with options of your own that the row was made with")
+    options = parser.parse_args(rest)
+    from harness.repeat import repeat
+
+    print(repeat(Path(options.results), options.row, options.times, options.config_dir))
+    return 0
 
 
 def _compare(rest: list[str]) -> int:

@@ -148,6 +148,6 @@ _NOTES = (
     "Speed is the baseline's median step time over the technique's; figures in brackets are ratios to the baseline, "
     "95% intervals where two runs or more stand behind them, and for step time the spread within a run, which is no "
     "interval. A rank is a range where the runs cannot tell entries apart; of boards without any true difference at "
-    "most one in twenty shows one (Holm's method over all pairs of the board). Flagged rows are shown and never ranked. "
+    "most one in twenty shows one (Holm's method over all pairs). Flagged rows are shown and never ranked. "
     "The page `index.html` beside this file has every row, its configuration and the command that measures it again."
 )
