@@ -54,8 +54,17 @@ def _method(row: Mapping[str, Any]) -> list[str]:
         f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens",
         f"  model FLOPs of a step: {_number(row['step_model_flops'])}",
         *[f"  {name} changed: {text}" for name, text in changed.items()],
-        *[f"  {key}: {value}" for key, value in json.loads(row["facts_json"]).items() if value is not None],
+        *[f"  {key}: {value}" for key, value in _plain(json.loads(row["facts_json"])).items() if value is not None],
     ]
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested facts as `framework.threads`; why some of them are missing stands in the row."""
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        nested = value if isinstance(value, dict) else {}
+        found |= {f"{key}.{name}": one for name, one in nested.items() if name != "reasons"} or {key: value}
+    return found
 
 
 def _numbers(row: Mapping[str, Any]) -> list[str]:

@@ -183,11 +183,19 @@ def environment_changes(old: Row, new: Row) -> list[str]:
     for name in ("device_name", "gpu_uuid", "git_revision"):
         if old.get(name) != new.get(name):
             found.append(f"{name} {old.get(name)} -> {new.get(name)}")
-    before, after = (_flat(json.loads(row["environment_json"] or "{}")) for row in (old, new))
+    before, after = (_flat({**_json(row, "environment_json"), **_framework(row)}) for row in (old, new))
     for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name) and name.partition(".")[0] not in PASSING and name != "gpu.uuid":
+        if before.get(name) != after.get(name) and not {*name.split(".")} & {*PASSING} and name != "gpu.uuid":
             found.append(f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}")
     return found
+
+
+def _framework(row: Row) -> dict[str, Any]:
+    return {"framework": _json(row, "facts_json").get("framework", {})}
+
+
+def _json(row: Row, name: str) -> dict[str, Any]:
+    return json.loads(row.get(name) or "{}")
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -204,12 +212,12 @@ def _shown(old: Row, new: Sequence[Row], name: str) -> str:
 
 
 def _quiet(row: Row) -> str:
-    return str(json.loads(row.get("facts_json") or "{}").get("quiet", "quiet"))
+    return str(_json(row, "facts_json").get("quiet", "quiet"))
 
 
 def _reason(old: Row, new: Sequence[Row], name: str) -> str:
     row = next(row for row in (old, *new) if not row.get(name))
-    return json.loads(row["reasons_json"] or "{}").get(name, "the row does not say why")
+    return _json(row, "reasons_json").get(name, "the row does not say why")
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
