@@ -63,7 +63,7 @@ def gpu_facts() -> dict[str, Any]:
         "count": library.nvmlDeviceGetCount(),
         "vbios": ask(library.nvmlDeviceGetVbiosVersion),
         "driver_version": library.nvmlSystemGetDriverVersion(),
-        "cuda_driver_version": library.nvmlSystemGetCudaDriverVersion() / 1000,
+        "cuda_driver_version": _cuda_version(library.nvmlSystemGetCudaDriverVersion()),
         "power_limit_watts": limit / 1000 if limit is not None else None,
         "default_power_limit_watts": default_limit / 1000 if default_limit is not None else None,
         "maximum_sm_clock_hertz": _scaled(ask(library.nvmlDeviceGetMaxClockInfo, library.NVML_CLOCK_SM), 1e6),
@@ -74,6 +74,10 @@ def gpu_facts() -> dict[str, Any]:
         "ecc_mode": ask(library.nvmlDeviceGetEccMode),
         "mig_mode": ask(library.nvmlDeviceGetMigMode),
     }
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _text(value: bytes | str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import harness
-from harness.errors import UserError
 from harness.derived import disagreeing, recomputed
+from harness.errors import UserError
 from harness.explain import explain
 from harness.store import Results, write_row
 

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import harness
-from harness import environment, framework, host
+from harness import environment, framework, gpu, host
 from harness.explain import explain
 from harness.store import Results, write_row
 
@@ -177,6 +178,45 @@ def test_every_null_fact_of_the_environment_has_a_reason(row: dict[str, Any]):
     for facts in (json.loads(row["environment_json"]), json.loads(row["facts_json"])["framework"]):
         assert {name for name, value in facts.items() if value is None} <= facts["reasons"].keys()
         assert all(facts["reasons"].values())
+
+
+class SilentDriver:
+    """NVIDIA's library on a driver that answers next to nothing."""
+
+    NVML_CLOCK_SM = NVML_CLOCK_MEM = 0
+    NVMLError = LookupError
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"SystemGetDriverVersion": "580.1", "SystemGetCudaDriverVersion": 12080, "DeviceGetCount": 1}
+        self.answers |= {"DeviceGetHandleByIndex": 0, **answers}
+
+    def __getattr__(self, name: str) -> Any:
+        def answer(*_: Any) -> Any:
+            if name.removeprefix("nvml") not in self.answers:
+                raise LookupError("Not Supported")
+            return self.answers[name.removeprefix("nvml")]
+
+        return answer
+
+
+def test_what_a_driver_does_not_tell_is_null_with_a_reason(monkeypatch: pytest.MonkeyPatch):
+    address = SimpleNamespace(busId=b"00000000:1B:00.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpu, "nvml", lambda: SilentDriver(DeviceGetPciInfo=address, DeviceGetMaxPcieLinkWidth=16))
+    facts = environment.machine_facts("cuda")
+    told = {name: value for name, value in facts["gpu"].items() if value is not None}
+    assert told == {
+        "pci_bus_id": "00000000:1B:00.0",
+        "pcie_width": 16,
+        "count": 1,
+        "driver_version": "580.1",
+        "cuda_driver_version": "12.8",
+    }
+    for _, _, place in ALL:
+        head, _, key = place.partition("environment.gpu.")
+        if not head:
+            assert key in facts["gpu"]
+            assert key in told or facts["reasons"][f"gpu.{key}"]
 
 
 def test_without_any_file_of_the_kernel_every_fact_is_null_with_a_reason(monkeypatch: pytest.MonkeyPatch):

@@ -35,7 +35,7 @@ def ratios_of(rows: pd.DataFrame) -> pd.DataFrame:
     standard error (null below two pairs).
     """
     pairs = paired(rows)
-    seeds = pairs["seed"].astype(int).tolist()
+    seeds = pairs["seed"].tolist()
     values = {name: pairs[name].astype(float).tolist() for metric in METRICS for name in (metric, f"{metric}_baseline")}
     groups = pairs.groupby(KEYS, dropna=False).indices
     found = [
@@ -75,8 +75,10 @@ def _compare(values: dict[str, list[float]]) -> dict[str, float | None]:
     return found | _quality_change(values[QUALITY], values[f"{QUALITY}_baseline"])
 
 
-def _by_seed(values: dict[str, list[float]], places: Iterable[int], seeds: list[int]) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
+def _by_seed(
+    values: dict[str, list[float]], places: Iterable[int], seeds: list[float]
+) -> dict[str, dict[float, float]]:
+    found: dict[str, dict[float, float]] = {metric: {} for metric in METRICS}
     for metric, logarithms in found.items():
         for place in places:
             own, base = values[metric][place], values[f"{metric}_baseline"][place]

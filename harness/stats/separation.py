@@ -15,7 +15,7 @@ FAMILY_LEVEL = 0.05
 MEASURED_FROM = 3
 
 
-def separations(values: Sequence[Mapping[int, float]], scatters: Sequence[float]) -> list[list[int]]:
+def separations(values: Sequence[Mapping[float, float]], scatters: Sequence[float]) -> list[list[int]]:
     """For each two entries -1 where the first is surely lower, 1 where it is surely higher, else 0.
 
     `values` holds each entry's number (a logarithm) by repeat; repeats of one key were measured side by side and are
