@@ -37,6 +37,8 @@ def _anywhere(torch: Any) -> dict[str, Callable[[], Any]]:
         "torch_cuda": lambda: torch.version.cuda or "none",
         "default_dtype": lambda: str(torch.get_default_dtype()),
         "float32_matmul_precision": torch.get_float32_matmul_precision,
+        # torch 2.9's own setting; once it is used, the older switches refuse to answer.
+        "fp32_precision": lambda: torch.backends.cuda.matmul.fp32_precision,
         "bf16_reduced_precision_reduction": lambda: sdp.matmul.allow_bf16_reduced_precision_reduction,
         "fp16_reduced_precision_reduction": lambda: sdp.matmul.allow_fp16_reduced_precision_reduction,
         "attention_backends": lambda: _attention_backends(sdp),
