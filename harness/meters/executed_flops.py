@@ -11,7 +11,8 @@ from harness.interfaces import Meter, Metric, Readings, Session, Window
 from harness.meters.operators import Operator, operators_of
 from harness.meters.roofs import roof_of
 
-#: Above this share of operator time without a formula, a count is too low to be given.
+#: Above this share of operator time without a formula there is no HFU. What is missed below it could at most have run
+#: at the roof, so HFU is too low by less than this.
 UNCOUNTED_RATIO = 0.05
 #: Rows keep so many operators, and so many names of those without a formula.
 KEPT, NAMED = 20, 10
@@ -54,7 +55,7 @@ class ExecutedFlops(Meter):
             self.reason = "" if self.operators else "the step runs no torch operator"
 
     def readings(self, window: Window) -> Readings:
-        """Executed FLOPs where nearly all of the time is covered, and what the rest is."""
+        """Executed FLOPs where every operator is known, HFU where nearly all of the time is, and what the rest is."""
         values: dict[str, float | None] = {"step_dense_model_flops": window.work.dense_model_flops}
         reasons: dict[str, str] = {"step_dense_model_flops": "no closed form for this model and method"}
         if self.reason:
@@ -64,12 +65,11 @@ class ExecutedFlops(Meter):
             reasons |= dict.fromkeys(RATIOS, self.untimed or "the operators took no time that was seen")
         else:
             values |= {RATIOS[0]: shares["counted"], RATIOS[1]: shares["uncounted"]}
-        short = self._shortfall(shares)
-        if short:
-            reasons["step_executed_flops"] = short
+        if self._uncounted():
+            reasons["step_executed_flops"] = f"operators without a FLOP formula ran: {self._names()}"
         else:
-            values["step_executed_flops"] = sum(operator.flops for operator in self.operators)
-        values["hfu_ratio"], reasons["hfu_ratio"] = self._hfu(values.get("step_executed_flops"), short, window)
+            values["step_executed_flops"] = self._counted()
+        values["hfu_ratio"], reasons["hfu_ratio"] = self._hfu(shares, window)
         return Readings(values, {name: why for name, why in reasons.items() if why}, self._facts())
 
     def availability(self, device: str) -> Mapping[str, str]:
@@ -81,24 +81,24 @@ class ExecutedFlops(Meter):
             "HFU": "datasheet" if roof_of(part) else f"unavailable: no datasheet peak for {part!r}",
         }
 
-    def _shortfall(self, shares: Mapping[str, float] | None) -> str:
-        """Why the count is not all that the step executed, or nothing."""
-        names = ", ".join(operator.name for operator in self._uncounted()[:NAMED])
-        if shares is None:
-            return f"operators without a FLOP formula ran, their time unknown: {names}" if names else ""
-        if shares["uncounted"] <= UNCOUNTED_RATIO:
-            return ""
-        return f"operators without a FLOP formula took {shares['uncounted']:.0%} of the operator time: {names}"
-
-    def _hfu(self, flops: float | None, short: str, window: Window) -> tuple[float | None, str]:
+    def _hfu(self, shares: Mapping[str, float] | None, window: Window) -> tuple[float | None, str]:
         roof, dtype = roof_of(self.part), window.work.dtype
         if roof is None:
             return None, f"no datasheet peak is kept for {self.part!r}"
         if dtype not in roof.flops_per_second:
             return None, f"no peak for {dtype} on this part"
-        if flops is None or self.untimed:
-            return None, short or self.untimed
-        return flops * window.steps / sum(window.step_seconds) / roof.flops_per_second[dtype], ""
+        if shares is None:
+            return None, self.untimed or "the operators took no time that was seen"
+        if shares["uncounted"] > UNCOUNTED_RATIO:
+            share = f"{shares['uncounted']:.0%} of the operator time"
+            return None, f"operators without a FLOP formula took {share}: {self._names()}"
+        return self._counted() * window.steps / sum(window.step_seconds) / roof.flops_per_second[dtype], ""
+
+    def _counted(self) -> float:
+        return sum(operator.flops for operator in self.operators)
+
+    def _names(self) -> str:
+        return ", ".join(operator.name for operator in self._uncounted()[:NAMED])
 
     def _uncounted(self) -> list[Operator]:
         found = [operator for operator in self.operators if operator.kind == "uncounted"]
@@ -108,6 +108,7 @@ class ExecutedFlops(Meter):
         total = sum(operator.seconds or 0.0 for operator in self.operators)
         longest = sorted(self.operators, key=lambda item: (item.seconds or 0.0, item.flops), reverse=True)
         return {
+            "counted_flops": self._counted(),
             "operators": [
                 {
                     "name": operator.name,

@@ -96,7 +96,8 @@ def operators_of(session: Session, device: str) -> tuple[list[Operator], str]:
     calls = sum(operator.calls for operator in found)
     if calls > MOST_PROFILED_CALLS:
         return found, f"a step of {calls:,} operators is too long to profile"
-    return with_seconds(found, kernel_seconds(_profiled(session))), ""
+    seconds = kernel_seconds(_profiled(session))
+    return (with_seconds(found, seconds), "") if seconds else (found, "the profiler saw no kernel of the step")
 
 
 def with_seconds(operators: Iterable[Operator], seconds: Mapping[str, float]) -> list[Operator]:
