@@ -47,6 +47,8 @@ class Work:
     trained_tokens: int = 0
     #: Floating point operations that the method requires (PaLM, appendix B): recomputation is not counted.
     model_flops: float | None = None
+    #: The same with the masked half of causal attention included.
+    dense_model_flops: float | None = None
     #: Bytes that must move between memory and the processor at least once: weights touched, cache read and written.
     moved_bytes: float | None = None
     #: The dtype in which the matrix products run; it decides the roof.
