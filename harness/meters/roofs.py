@@ -1,38 +1,60 @@
-"""Datasheet peaks, dense and without sparsity, by the part's exact name; an unknown part has none.
-
-Sources: NVIDIA's A100, H100 and H200 datasheets. Their tensor-core figures are printed with sparsity; these are half of
-them. Bandwidths are of the memory that the named part carries.
-"""
+"""What a window's work is held against: the datasheet's peak, that at the measured clock, and this machine's own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from harness import measured_roofs
+from harness.datasheet import roof_of
+
+__all__ = ["Roofs", "roof_of"]
 
 
-@dataclass(frozen=True)
-class Roof:
-    """Peak rates of one part."""
+class Roofs:
+    """The peaks of one device, each with the reason where there is none."""
 
-    flops_per_second: dict[str, float]
-    bytes_per_second: float
+    def __init__(self, device: str, part: str) -> None:
+        self.part = part
+        self.datasheet = roof_of(part) if device == "cuda" else None
+        self.measured, self.no_measured = measured_roofs.read(device)
 
+    def datasheet_flops(self, dtype: str) -> tuple[float | None, str]:
+        """FLOPs per second by the datasheet."""
+        if self.datasheet is None:
+            return None, self._no_datasheet()
+        return self.datasheet.flops_per_second.get(dtype), f"no peak for {dtype} on this part"
 
-_H100_SXM = {"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 66.9e12, "float8": 1978.9e12, "int8": 1978.9e12}
-_H100_PCIE = {"bfloat16": 756e12, "float16": 756e12, "float32": 51.2e12, "float8": 1513e12, "int8": 1513e12}
-_H100_NVL = {"bfloat16": 835e12, "float16": 835e12, "float32": 60e12, "float8": 1671e12, "int8": 1671e12}
-_A100 = {"bfloat16": 312e12, "float16": 312e12, "float32": 19.5e12, "int8": 624e12}
+    def flops_at(self, clock_hertz: float | None, dtype: str) -> tuple[float | None, str]:
+        """FLOPs per second of all multiprocessors at a clock: what is lost to it leaves this ratio alone."""
+        if self.datasheet is None:
+            return None, self._no_datasheet()
+        if clock_hertz is None:
+            return None, "the clock was not read in the window"
+        per_clock = self.datasheet.flops_per_clock.get(dtype)
+        if per_clock is None:
+            return None, f"no peak for {dtype} on this part"
+        return self.datasheet.multiprocessor_count * per_clock * clock_hertz, ""
 
-ROOFS: dict[str, Roof] = {
-    "NVIDIA H100 80GB HBM3": Roof(_H100_SXM, 3.35e12),
-    "NVIDIA H100 PCIe": Roof(_H100_PCIE, 2.0e12),
-    "NVIDIA H100 NVL": Roof(_H100_NVL, 3.9e12),
-    "NVIDIA H200": Roof(_H100_SXM, 4.8e12),
-    "NVIDIA A100-SXM4-40GB": Roof(_A100, 1.555e12),
-    "NVIDIA A100-SXM4-80GB": Roof(_A100, 2.039e12),
-    "NVIDIA A100 80GB PCIe": Roof(_A100, 1.935e12),
-}
+    def measured_flops(self, dtype: str) -> tuple[float | None, str]:
+        """FLOPs per second that a large matrix product reached on this very device."""
+        if self.measured is None:
+            return None, self.no_measured
+        rate = self.measured.flops_per_second.get(dtype)
+        if rate is None:
+            return None, f"no rate of {dtype} products was measured here: {measured_roofs.ADVICE}"
+        return rate.median_per_second, f"{dtype} products do not run here: {rate.reason}"
 
+    def datasheet_bytes(self) -> tuple[float | None, str]:
+        """Bytes per second by the datasheet."""
+        if self.datasheet is None:
+            return None, self._no_datasheet()
+        return self.datasheet.bytes_per_second, ""
 
-def roof_of(part: str) -> Roof | None:
-    """The part's roof, or None; never a guess from a similar name."""
-    return ROOFS.get(part)
+    def measured_bytes(self, moved: float | None) -> tuple[float | None, str]:
+        """Bytes per second that memory reached on this very device; none for `moved` bytes that its cache can hold."""
+        if self.measured is None:
+            return None, self.no_measured
+        if moved is not None and moved <= (self.measured.cache_bytes or 0):
+            return None, "the bytes of a step fit in the device's last cache, so memory need not move them"
+        return self.measured.memory_bytes_per_second(), "no memory rate could be measured here"
+
+    def _no_datasheet(self) -> str:
+        return f"no datasheet peak is kept for {self.part!r}"
