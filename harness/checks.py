@@ -33,19 +33,20 @@ ABOVE_ZERO = (
 #: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
 UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
 #: A measured roof is a sample with noise of its own, and a trial may meet a quieter moment than the calibration did.
-MEASURED_LIMIT = 1.1
-
-
-def _limit(name: str) -> float:
-    return MEASURED_LIMIT if name.endswith("_of_measured_roof_ratio") else 1 + 1e-3
+MEASURED, MEASURED_LIMIT = "_of_measured_roof_ratio", 1.1
+ADVICE = " unless the roof was measured on a busy machine: run `harness calibrate` again"
 
 
 def _ratios(row: Mapping[str, Any]) -> list[str]:
     ratios = {name: row[name] for name in row if name.endswith("_ratio") and name not in UNBOUNDED}
     return [
-        f"{name} is {value:.4g}, which it cannot be"
+        f"{name} is {value:.4g}, which it cannot be{ADVICE if name.endswith(MEASURED) else ''}"
         for name, value in ratios.items()
-        if value is not None and (not 0 <= value <= _limit(name) or (value == 0 and name in ABOVE_ZERO))
+        if value is not None
+        and (
+            not 0 <= value <= (MEASURED_LIMIT if name.endswith(MEASURED) else 1 + 1e-3)
+            or (value == 0 and name in ABOVE_ZERO)
+        )
     ]
 
 

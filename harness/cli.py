@@ -121,11 +121,11 @@ def _calibrate(rest: list[str]) -> int:
     parser.add_argument("--seconds", type=float, help="about how long to measure (default: 20 on a GPU, 30 without)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(rest)
-    from harness.calibrate import run, show
+    from harness.calibrate import calibrate, show
     from harness.environment import resolve_device
     from harness.store import Results
 
-    roofs, path = run(
+    roofs, path = calibrate(
         Results(Path(options.results)),
         resolve_device("auto"),
         options.seconds,

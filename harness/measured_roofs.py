@@ -25,6 +25,8 @@ class Rate:
     median_per_second: float | None = None
     lower_quartile_per_second: float | None = None
     upper_quartile_per_second: float | None = None
+    #: The datasheet's peak, where one is kept for this part.
+    datasheet_per_second: float | None = None
     #: Edge of the square matrices, or bytes of the tensor.
     size: int | None = None
     repeat_count: int | None = None

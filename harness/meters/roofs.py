@@ -1,60 +1,65 @@
-"""What a window's work is held against: the datasheet's peak, that at the measured clock, and this machine's own."""
+"""Datasheet peaks, dense and without sparsity, by the part's exact name; an unknown part has none.
+
+Sources: NVIDIA's A100, H100 and H200 datasheets. Their tensor-core figures are printed with sparsity; these are half of
+them. Bandwidths are of the memory that the named part carries. What a multiprocessor does per clock is from NVIDIA's
+A100 and H100 architecture whitepapers.
+"""
 
 from __future__ import annotations
 
-from harness import measured_roofs
-from harness.datasheet import roof_of
-
-__all__ = ["Roofs", "roof_of"]
+from dataclasses import dataclass
 
 
-class Roofs:
-    """The peaks of one device, each with the reason where there is none."""
+@dataclass(frozen=True)
+class Roof:
+    """Peak rates of one part; a multiply-add is two FLOPs."""
 
-    def __init__(self, device: str, part: str) -> None:
-        self.part = part
-        self.datasheet = roof_of(part) if device == "cuda" else None
-        self.measured, self.no_measured = measured_roofs.read(device)
+    flops_per_second: dict[str, float]
+    bytes_per_second: float
+    multiprocessor_count: int
+    #: FLOPs of one multiprocessor per clock: the peak at another clock than the datasheet's follows from it.
+    flops_per_clock: dict[str, int]
 
-    def datasheet_flops(self, dtype: str) -> tuple[float | None, str]:
-        """FLOPs per second by the datasheet."""
-        if self.datasheet is None:
-            return None, self._no_datasheet()
-        return self.datasheet.flops_per_second.get(dtype), f"no peak for {dtype} on this part"
 
-    def flops_at(self, clock_hertz: float | None, dtype: str) -> tuple[float | None, str]:
-        """FLOPs per second of all multiprocessors at a clock: what is lost to it leaves this ratio alone."""
-        if self.datasheet is None:
-            return None, self._no_datasheet()
-        if clock_hertz is None:
-            return None, "the clock was not read in the window"
-        per_clock = self.datasheet.flops_per_clock.get(dtype)
-        if per_clock is None:
-            return None, f"no peak for {dtype} on this part"
-        return self.datasheet.multiprocessor_count * per_clock * clock_hertz, ""
+_H100_SXM = {
+    "bfloat16": 989.4e12,
+    "float16": 989.4e12,
+    "tf32": 494.7e12,
+    "float32": 66.9e12,
+    "float8": 1978.9e12,
+    "int8": 1978.9e12,
+}
+_H100_PCIE = {
+    "bfloat16": 756e12,
+    "float16": 756e12,
+    "tf32": 378e12,
+    "float32": 51.2e12,
+    "float8": 1513e12,
+    "int8": 1513e12,
+}
+_H100_NVL = {
+    "bfloat16": 835e12,
+    "float16": 835e12,
+    "tf32": 417.5e12,
+    "float32": 60e12,
+    "float8": 1671e12,
+    "int8": 1671e12,
+}
+_A100 = {"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12, "int8": 624e12}
+_HOPPER = {"bfloat16": 4096, "float16": 4096, "tf32": 2048, "float32": 256, "float8": 8192, "int8": 8192}
+_GA100 = {"bfloat16": 2048, "float16": 2048, "tf32": 1024, "float32": 128, "int8": 4096}
 
-    def measured_flops(self, dtype: str) -> tuple[float | None, str]:
-        """FLOPs per second that a large matrix product reached on this very device."""
-        if self.measured is None:
-            return None, self.no_measured
-        rate = self.measured.flops_per_second.get(dtype)
-        if rate is None:
-            return None, f"no rate of {dtype} products was measured here: {measured_roofs.ADVICE}"
-        return rate.median_per_second, f"{dtype} products do not run here: {rate.reason}"
+ROOFS: dict[str, Roof] = {
+    "NVIDIA H100 80GB HBM3": Roof(_H100_SXM, 3.35e12, 132, _HOPPER),
+    "NVIDIA H100 PCIe": Roof(_H100_PCIE, 2.0e12, 114, _HOPPER),
+    "NVIDIA H100 NVL": Roof(_H100_NVL, 3.9e12, 132, _HOPPER),
+    "NVIDIA H200": Roof(_H100_SXM, 4.8e12, 132, _HOPPER),
+    "NVIDIA A100-SXM4-40GB": Roof(_A100, 1.555e12, 108, _GA100),
+    "NVIDIA A100-SXM4-80GB": Roof(_A100, 2.039e12, 108, _GA100),
+    "NVIDIA A100 80GB PCIe": Roof(_A100, 1.935e12, 108, _GA100),
+}
 
-    def datasheet_bytes(self) -> tuple[float | None, str]:
-        """Bytes per second by the datasheet."""
-        if self.datasheet is None:
-            return None, self._no_datasheet()
-        return self.datasheet.bytes_per_second, ""
 
-    def measured_bytes(self, moved: float | None) -> tuple[float | None, str]:
-        """Bytes per second that memory reached on this very device; none for `moved` bytes that its cache can hold."""
-        if self.measured is None:
-            return None, self.no_measured
-        if moved is not None and moved <= (self.measured.cache_bytes or 0):
-            return None, "the bytes of a step fit in the device's last cache, so memory need not move them"
-        return self.measured.memory_bytes_per_second(), "no memory rate could be measured here"
-
-    def _no_datasheet(self) -> str:
-        return f"no datasheet peak is kept for {self.part!r}"
+def roof_of(part: str) -> Roof | None:
+    """The part's roof, or None; never a guess from a similar name."""
+    return ROOFS.get(part)

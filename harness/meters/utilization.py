@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from harness import machine_load, measured_roofs
 from harness.environment import device_name
 from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Meter, Metric, Readings, Window
+from harness.measured_roofs import MeasuredRoofs
 from harness.meters import gpm
-from harness.meters.roofs import Roofs, roof_of
+from harness.meters.peaks import Peaks
+from harness.meters.rates import measure_roofs
+from harness.meters.roofs import roof_of
 
 
 class Utilization(Meter):
@@ -96,6 +99,10 @@ class Utilization(Meter):
         self._add_counters(values, reasons)
         return Readings(values, reasons, facts)
 
+    def calibrate(self, device: str, seconds: float, say: Callable[[str], object]) -> MeasuredRoofs:
+        """The best rates of matrix products and of memory."""
+        return measure_roofs(device, seconds, say)
+
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
         part = device_name(device)
@@ -116,14 +123,14 @@ class Utilization(Meter):
         seconds, dtype = sum(window.step_seconds), window.work.dtype
         flops, moved = window.work.model_flops, window.work.moved_bytes
         # Read here, because a processor's roof depends on the threads that the trial's libraries have settled on.
-        roofs = Roofs(self.device, device_name(self.device))
-        if roofs.measured is not None:
-            facts["measured_roof"] = measured_roofs.facts(roofs.measured, dtype)
+        peaks = Peaks(self.device, device_name(self.device))
+        if peaks.measured is not None:
+            facts["measured_roof"] = measured_roofs.facts(peaks.measured, dtype)
         clock = statistics.fmean(self.clocks) if self.clocks else None
         compute = {
-            "mfu_ratio": roofs.datasheet_flops(dtype),
-            "mfu_at_clock_ratio": roofs.flops_at(clock, dtype),
-            "mfu_of_measured_roof_ratio": roofs.measured_flops(dtype),
+            "mfu_ratio": peaks.datasheet_flops(dtype),
+            "mfu_at_clock_ratio": peaks.flops_at(clock, dtype),
+            "mfu_of_measured_roof_ratio": peaks.measured_flops(dtype),
         }
         if flops is None:
             absent = ["model_flops_per_second", *compute]
@@ -131,7 +138,7 @@ class Utilization(Meter):
         else:
             values["model_flops_per_second"] = rate = flops * window.steps / seconds
             _hold_against(compute, rate, values, reasons)
-        memory = {"mbu_ratio": roofs.datasheet_bytes(), "mbu_of_measured_roof_ratio": roofs.measured_bytes(moved)}
+        memory = {"mbu_ratio": peaks.datasheet_bytes(), "mbu_of_measured_roof_ratio": peaks.measured_bytes(moved)}
         if moved is None:
             reasons.update(dict.fromkeys(memory, "no closed form of the bytes that this method must move"))
         else:
