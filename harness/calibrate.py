@@ -32,7 +32,7 @@ def calibrate(
         except OSError as error:
             raise UserError(disk_message(error, results.root)) from error
     if roofs.quiet != "quiet":
-        say(f"the machine was {roofs.quiet}: these rates may be too low; calibrate again when it is quiet")
+        say(f"the machine was {roofs.quiet}; rows will not use these rates: calibrate again when it is quiet")
     return roofs, path
 
 

@@ -34,7 +34,7 @@ ABOVE_ZERO = (
 UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
 #: A measured roof is a sample with noise of its own, and a trial may meet a quieter moment than the calibration did.
 MEASURED, MEASURED_LIMIT = "_of_measured_roof_ratio", 1.1
-ADVICE = " unless the roof was measured on a busy machine: run `harness calibrate` again"
+ADVICE = " unless the roof is too low: run `harness calibrate` again"
 
 
 def _ratios(row: Mapping[str, Any]) -> list[str]:
@@ -42,12 +42,13 @@ def _ratios(row: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {value:.4g}, which it cannot be{ADVICE if name.endswith(MEASURED) else ''}"
         for name, value in ratios.items()
-        if value is not None
-        and (
-            not 0 <= value <= (MEASURED_LIMIT if name.endswith(MEASURED) else 1 + 1e-3)
-            or (value == 0 and name in ABOVE_ZERO)
-        )
+        if value is not None and _impossible(name, value)
     ]
+
+
+def _impossible(name: str, ratio: float) -> bool:
+    limit = MEASURED_LIMIT if name.endswith(MEASURED) else 1 + 1e-3
+    return not 0 <= ratio <= limit or (ratio == 0 and name in ABOVE_ZERO)
 
 
 def _memory_order(row: Mapping[str, Any]) -> list[str]:

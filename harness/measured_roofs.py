@@ -101,12 +101,15 @@ def read(device: str) -> tuple[MeasuredRoofs | None, str]:
         return None, "measured roofs are torch's, which this trial does not use"
     path = roofs_folder() / f"{key}.json"
     try:
-        return _parsed(path.read_bytes(), key), ""
+        found = _parsed(path.read_bytes(), key)
     except FileNotFoundError:
         return None, f"no roofs of this very device were measured: {ADVICE}"
     except (OSError, ValueError) as error:
         what = " ".join(str(error).split())[:200]
         return None, f"{path} cannot be used ({what}): {ADVICE} again"
+    if found.quiet != "quiet":  # a rate that others held down is nobody's roof
+        return None, f"{path} was measured on a machine that was {found.quiet}: {ADVICE} again"
+    return found, ""
 
 
 def _parsed(content: bytes, key: str) -> MeasuredRoofs:
@@ -132,5 +135,4 @@ def facts(roofs: MeasuredRoofs, dtype: str) -> Mapping[str, object]:
         "bytes_per_second": roofs.memory_bytes_per_second(),
         "measured_at": roofs.measured_at,
         "torch_version": roofs.torch_version,
-        "quiet": roofs.quiet,
     }

@@ -55,6 +55,7 @@ def measure_roofs(
             "an NVIDIA GPU answers, but this torch cannot use it; install torch for CUDA, or hide the GPU with "
             "CUDA_VISIBLE_DEVICES="
         )
+    gpu_quiet = _gpu_quiet(device)  # before anything here gives it work
     part, cache = device_name(device), _cache_bytes(device)
     sizes = sizes or default_sizes(device, cache)
     multiplied, moved = products(device), memory(device)
@@ -64,14 +65,14 @@ def measure_roofs(
         say(kernel.name)
         return replace(best_rate(kernel, tried, sizes.repeats, share, device), datasheet_per_second=datasheet)
 
-    busy_ratio = nvml().nvmlDeviceGetUtilizationRates(nvml_handle()).gpu / 100 if device == "cuda" else 0.0
     peaks, before, precision = roof_of(part), machine_load.snapshot(), torch.get_float32_matmul_precision()
     try:
         flops = {k.name: best(k, sizes.products, peaks and peaks.flops_per_second.get(k.name)) for k in multiplied}
         moves = {k.name: best(k, sizes.buffers, peaks and peaks.bytes_per_second) for k in moved}
     finally:
         torch.set_float32_matmul_precision(precision)
-    load = machine_load.between(before, machine_load.snapshot())
+    # Device events time a GPU's large kernels alike whoever uses the processor.
+    quiet = gpu_quiet or machine_load.between(before, machine_load.snapshot()).quiet
     return MeasuredRoofs(
         key=str(device_key(device)),
         device_name=part,
@@ -80,7 +81,7 @@ def measure_roofs(
         thread_count=None if device == "cuda" else torch.get_num_threads(),
         power_limit_watts=gpu_facts()["power_limit_watts"] if device == "cuda" else None,
         cache_bytes=cache,
-        quiet=_quiet(busy_ratio, load),
+        quiet=quiet,
         flops_per_second=flops,
         bytes_per_second=moves,
     )
@@ -132,11 +133,12 @@ class _Clock(Meter):
         self.hertz.append(library.nvmlDeviceGetClockInfo(nvml_handle(), library.NVML_CLOCK_SM) * 1e6)
 
 
-def _quiet(gpu_busy_ratio: float, load: machine_load.Load) -> str:
-    """Whether the GPU had nothing to do before, and nobody else used the processor meanwhile."""
-    if gpu_busy_ratio > machine_load.QUIET_RATIO:
-        return f"not quiet: the GPU was {gpu_busy_ratio:.0%} busy before"
-    return load.quiet
+def _gpu_quiet(device: str) -> str:
+    """Whether the GPU had nothing to do before; empty where there is none."""
+    if device != "cuda":
+        return ""
+    busy_ratio = nvml().nvmlDeviceGetUtilizationRates(nvml_handle()).gpu / 100
+    return "quiet" if busy_ratio <= machine_load.QUIET_RATIO else f"not quiet: the GPU was {busy_ratio:.0%} busy before"
 
 
 def _cache_bytes(device: str) -> int | None:
