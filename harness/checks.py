@@ -23,18 +23,32 @@ def broken_identities(row: Mapping[str, Any]) -> list[str]:
 
 
 #: Ratios that no working step can have at zero.
-ABOVE_ZERO = ("mfu_ratio", "mbu_ratio")
+ABOVE_ZERO = (
+    "mfu_ratio",
+    "mfu_at_clock_ratio",
+    "mfu_of_measured_roof_ratio",
+    "mbu_ratio",
+    "mbu_of_measured_roof_ratio",
+)
 #: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
 UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
+#: A measured roof is a sample with noise of its own, and a trial may meet a quieter moment than the calibration did.
+MEASURED, MEASURED_LIMIT = "_of_measured_roof_ratio", 1.1
+ADVICE = " unless the roof is too low: run `harness calibrate` again"
 
 
 def _ratios(row: Mapping[str, Any]) -> list[str]:
     ratios = {name: row[name] for name in row if name.endswith("_ratio") and name not in UNBOUNDED}
     return [
-        f"{name} is {value:.4g}, which it cannot be"
+        f"{name} is {value:.4g}, which it cannot be{ADVICE if name.endswith(MEASURED) else ''}"
         for name, value in ratios.items()
-        if value is not None and (not 0 <= value <= 1 + 1e-3 or (value == 0 and name in ABOVE_ZERO))
+        if value is not None and _impossible(name, value)
     ]
+
+
+def _impossible(name: str, ratio: float) -> bool:
+    limit = MEASURED_LIMIT if name.endswith(MEASURED) else 1 + 1e-3
+    return not 0 <= ratio <= limit or (ratio == 0 and name in ABOVE_ZERO)
 
 
 def _memory_order(row: Mapping[str, Any]) -> list[str]:

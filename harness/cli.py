@@ -1,4 +1,4 @@
-"""The command line: run, compare, report, explain, list, doctor."""
+"""The command line: run, compare, report, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ USAGE = """harness COMMAND [OPTIONS]
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
+  calibrate  this machine's own roofs: the best matrix-product and memory rates it reaches, for MFU and MBU [--json]
   doctor   what this machine can measure, with which source, and what it cannot and why [--json]
 """
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": _report,
         "explain": _explain,
         "list": _list,
+        "calibrate": _calibrate,
         "doctor": _doctor,
     }
     os.environ[COMMAND_VARIABLE] = shlex.join(["harness", *given])
@@ -110,6 +112,26 @@ def _list(rest: list[str]) -> int:
     parser.add_argument("--config-dir", help="a folder with options of your own")
     options = parser.parse_args(rest)
     print(show(listing(options.group, options.config_dir), options.json))
+    return 0
+
+
+def _calibrate(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness calibrate")
+    parser.add_argument("--results", default="results", help="folder to write roofs/ in (default: results)")
+    parser.add_argument("--seconds", type=float, help="about how long to measure (default: 20 on a GPU, 30 without)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(rest)
+    from harness.calibrate import calibrate, show
+    from harness.environment import resolve_device
+    from harness.store import Results
+
+    roofs, path = calibrate(
+        Results(Path(options.results)),
+        resolve_device("auto"),
+        options.seconds,
+        lambda line: print(f"harness: {line}", file=sys.stderr),
+    )
+    print(show(roofs, path, options.json))
     return 0
 
 

@@ -6,7 +6,7 @@ module on a shelf imports its libraries inside its functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -318,6 +318,11 @@ class Meter:
     def readings(self, window: Window) -> Readings:
         """Every metric of this meter, or a reason."""
         raise NotImplementedError
+
+    def calibrate(self, device: str, seconds: float, say: Callable[[str], object]) -> Any:
+        """For `harness calibrate`: `harness.measured_roofs.MeasuredRoofs` of this device, measured in about `seconds`;
+        None for a meter that holds nothing against a roof. `say` hears what is being measured."""
+        return None
 
     def availability(self, device: str) -> Mapping[str, str]:
         """For `harness doctor`: metric or group -> its source on this machine, or `unavailable: why`."""
