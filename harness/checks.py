@@ -24,8 +24,14 @@ def broken_identities(row: Mapping[str, Any]) -> list[str]:
 
 #: Ratios that no working step can have at zero.
 ABOVE_ZERO = ("mfu_ratio", "mbu_ratio")
-#: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
-UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
+#: A spread may exceed 1; processor time is counted in ticks, which may round above the window; two sources of energy
+#: may differ either way, and so may idle power before and after.
+UNBOUNDED = (
+    "latency_spread_ratio",
+    "cpu_busy_ratio",
+    "gpu_energy_integrated_over_counter_ratio",
+    "idle_power_moved_ratio",
+)
 
 
 def _ratios(row: Mapping[str, Any]) -> list[str]:

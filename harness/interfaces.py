@@ -15,21 +15,9 @@ from typing import Any, ClassVar, Literal
 Moment = Literal["configure", "load_options", "transform", "optimizer", "training_step", "cache", "generation"]
 
 #: A unit that a column's name may end in.
-UNITS = (
-    "seconds",
-    "bytes",
-    "joules",
-    "watts",
-    "watt_hours",
-    "grams",
-    "ratio",
-    "count",
-    "celsius",
-    "hertz",
-    "flops",
-    "per_second",
-    "bits_per_byte",
-    "nats",
+UNITS = tuple(
+    "seconds bytes joules watts watt_hours grams grams_per_kilowatt_hour grams_per_token grams_per_sample ratio count "
+    "celsius hertz flops per_second bits_per_byte nats".split()
 )
 
 
