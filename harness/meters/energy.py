@@ -101,9 +101,8 @@ class Energy(Meter):
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
         processor = "RAPL" if rapl.microjoules() is not None else f"unavailable: {rapl.ABSENT}"
-        gpu = "NVML energy counter" if device == "cuda" else "unavailable: no GPU"
         return {
-            "GPU energy": gpu,
+            "GPU energy": gpu_energy.availability() if device == "cuda" else "unavailable: no GPU",
             "processor energy": processor,
             "estimated energy": "codecarbon's load model, in `_estimated_` columns only",
         }

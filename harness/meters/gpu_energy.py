@@ -50,6 +50,15 @@ METRICS = (
 )
 
 
+def availability() -> str:
+    """The source of the GPU's energy here, or `unavailable: why`."""
+    try:
+        nvml().nvmlDeviceGetTotalEnergyConsumption(nvml_handle())
+    except nvml().NVMLError as error:
+        return f"unavailable: NVML answers {error}"
+    return "NVML energy counter"
+
+
 class GpuEnergy:
     """Reads one GPU around and during one window. Opened before the model is loaded."""
 

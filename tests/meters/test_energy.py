@@ -143,6 +143,13 @@ def test_a_gpu_without_a_counter_gives_null_and_a_reason(fake_gpu: Any, monkeypa
             assert found.reasons[name]
 
 
+def test_what_is_available_is_asked_of_the_gpu_and_not_assumed(fake_gpu: Any):
+    assert Energy().availability("cuda")["GPU energy"] == "NVML energy counter"
+    fake_gpu.has_counter = False
+    assert "Not Supported" in Energy().availability("cuda")["GPU energy"]
+    assert "no GPU" in Energy().availability("cpu")["GPU energy"]
+
+
 def test_a_gpu_without_instant_power_gives_null_power_and_still_the_counters_energy(
     fake_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ):
