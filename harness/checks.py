@@ -30,8 +30,14 @@ ABOVE_ZERO = (
     "mbu_ratio",
     "mbu_of_measured_roof_ratio",
 )
-#: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
-UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
+#: A spread may exceed 1; processor time is counted in ticks, which may round above the window; two sources of energy
+#: may differ either way, and so may idle power before and after.
+UNBOUNDED = (
+    "latency_spread_ratio",
+    "cpu_busy_ratio",
+    "gpu_energy_integrated_over_counter_ratio",
+    "idle_power_moved_ratio",
+)
 #: A measured roof is a sample with noise of its own, and a trial may meet a quieter moment than the calibration did.
 MEASURED, MEASURED_LIMIT = "_of_measured_roof_ratio", 1.1
 ADVICE = " unless the roof is too low: run `harness calibrate` again"

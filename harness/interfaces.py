@@ -16,7 +16,8 @@ Moment = Literal["configure", "load_options", "transform", "optimizer", "trainin
 
 #: A unit that a column's name may end in.
 UNITS = tuple(
-    "seconds bytes joules watts watt_hours grams ratio count celsius hertz flops per_second bits_per_byte nats".split()
+    "seconds bytes joules watts watt_hours grams grams_per_kilowatt_hour grams_per_token grams_per_sample ratio count "
+    "celsius hertz flops per_second bits_per_byte nats".split()
 )
 
 
