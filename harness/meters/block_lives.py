@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-#: Every byte at the peak is of exactly one of these.
-PARTS = (
-    "weights",
-    "gradient",
-    "optimizer_state",
-    "kv_cache",
-    "activation",
-    "workspace",
-    "other",
-    "unattributed",
-)
+from harness.checks import MEMORY_PARTS as PARTS
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,8 @@ def parts_at_peak(before: Mapping[int, tuple[int, str]], stream: Iterable[Event]
 
 
 def _highest(changes: Iterable[tuple[_Block, int]]) -> dict[str, int]:
-    now, highest = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    now: dict[str, int] = dict.fromkeys(PARTS, 0)
+    highest = dict(now)
     level = peak = 0
     for block, sign in changes:
         now[block.part] += sign * block.size_bytes

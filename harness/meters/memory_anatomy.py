@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 from harness.interfaces import Session
 from harness.meters.block_lives import Claimed, Event, Given, Taken, parts_at_peak
-from harness.meters.memory_owners import Owners, find_owners, live_storages, owned_storages
+from harness.meters.memory_owners import find_owners, live_storages, owned_storages
 from harness.tensors import reachable, storages
 
 _MARK, _GONE, _FORWARD = "memory part", "gone", "memory: forward pass"
@@ -39,16 +39,16 @@ def anatomy_of(session: Session, device: str) -> Anatomy | None:
 
     session.before_step()
     owners = find_owners()
-    found = live_storages(owners, device)
+    parameters, found = owners.parameters(), live_storages(owners, device)
     before = {address: (storage.nbytes(), part) for address, (storage, part) in found.items()}
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = _blocks(before)
     watched = [weakref.ref(storage, _when_gone(address)) for address, (storage, _) in found.items()]
-    del found  # a reference would keep alive what the step lets go
+    del owners, found  # a reference would keep alive what the step lets go
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        with _marks(owners, device):
+        with _marks(parameters, device):
             session.step()
         allocator_peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
         for address, (_, part) in owned_storages(find_owners(), device).items():
@@ -86,7 +86,6 @@ def _blocks(known: Mapping[int, tuple[int, str]]) -> dict[int, tuple[int, str]]:
 def _give_library_workspaces_back() -> None:
     """cuBLAS keeps its workspaces in blocks that no tensor shows; let them go, and they are known by that."""
     import torch
-
     from torch.profiler import record_function
 
     with record_function(f"{_MARK}:workspaces"):
@@ -111,38 +110,39 @@ def _mark_tensors(part: str, tensors: Any, device: str) -> None:
 
 
 @contextmanager
-def _marks(owners: Owners, device: str) -> Iterator[None]:
+def _marks(parameters: list[Any], device: str) -> Iterator[None]:
     """While the block runs: gradients, growing caches and forward passes leave marks."""
     with ExitStack() as stack:
-        for parameter in owners.parameters():
+        for parameter in parameters:
             if parameter.requires_grad and parameter.is_leaf:
                 hook = parameter.register_post_accumulate_grad_hook(
                     lambda owner: _mark_tensors("gradient", [owner.grad], device)
                 )
                 stack.callback(hook.remove)
-        for model in owners.models():
-            _watch_forward(model, stack)
+        _watch_forward(stack)
         stack.enter_context(_growing_caches(device))
         yield
 
 
-def _watch_forward(model: Any, stack: ExitStack) -> None:
+def _watch_forward(stack: ExitStack) -> None:
+    """Every module's outermost call: a wrapper's `generate` may call a module that is inside it."""
     import torch
+    from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
     from torch.profiler import record_function
 
     running: list[Any] = []
 
     def begin(*_: Any) -> None:
         if not torch.compiler.is_compiling():
-            running.append(record_function(_FORWARD))
+            running.append(nullcontext() if running else record_function(_FORWARD))
             running[-1].__enter__()
 
     def end(*_: Any) -> None:
         if not torch.compiler.is_compiling() and running:
             running.pop().__exit__(None, None, None)
 
-    stack.callback(model.register_forward_pre_hook(begin, prepend=True).remove)
-    stack.callback(model.register_forward_hook(end, always_call=True).remove)
+    stack.callback(register_module_forward_pre_hook(begin).remove)
+    stack.callback(register_module_forward_hook(end, always_call=True).remove)
 
 
 @contextmanager
@@ -211,9 +211,7 @@ def _marked(node: Any) -> list[Event]:
     if words[0] != _MARK or len(words) != 3:
         return []
     address = int(words[2])
-    return [
-        Given(node.start_time_ns, address) if words[1] == _GONE else Claimed(node.start_time_ns, address, words[1])
-    ]
+    return [Given(node.start_time_ns, address) if words[1] == _GONE else Claimed(node.start_time_ns, address, words[1])]
 
 
 def _inside(node: Any, place: _Place) -> _Place:
@@ -230,5 +228,3 @@ def _inside(node: Any, place: _Place) -> _Place:
     is_operation = str(scope).endswith(".FUNCTION") and not engine
     end = node.end_time_ns if is_operation and not place.operation_end_ns else place.operation_end_ns
     return _Place(part, end)
-
-

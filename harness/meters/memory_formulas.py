@@ -74,7 +74,10 @@ def _caches(owners: Owners) -> float | str:
         return "no formula here for this architecture's cache"
     total = 0.0
     for cache in owners.caches:
-        kind, filled = type(cache).__name__, [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
+        kind, filled = (
+            type(cache).__name__,
+            [layer for layer in cache.layers if getattr(layer, "keys", None) is not None],
+        )
         if kind not in ("DynamicCache", "StaticCache"):
             return f"no formula here for {kind}"
         if filled:

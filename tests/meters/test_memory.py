@@ -7,11 +7,11 @@ import time
 
 import pytest
 import torch
+from harness.meters.tensor_peak import profiled_peak
 
 from harness.interfaces import Session, Window, Work
 from harness.meters import resident
 from harness.meters.memory import Memory
-from harness.meters.tensor_peak import profiled_peak
 from harness.tensors import live_bytes
 
 MEBIBYTE = 2**20
