@@ -69,24 +69,25 @@ def test_a_training_steps_parts_are_those_of_the_formulas():
 def test_many_rows_make_activations_the_peak():
     rows = 8192
     found = taken_apart(Perceptron(rows))
-    row = 4 * rows
-    # Kept for the backward pass: the hidden layer after its ReLU, and the result; then gradients of both on their way.
-    assert (512 + 256) * row <= found.parts["activation"] <= (2 * 512 + 2 * 256) * row
+    result = 4 * rows * 256
+    # Kept for the backward pass: the hidden layer after its ReLU, twice as wide as the result, and the result; then
+    # what the gradient of the mean square makes on its way, at most five tensors as large as the result.
+    assert 3 * result <= found.parts["activation"] <= 8 * result
     assert found.parts["weights"] == 4 * 2 * 256 * 512
     assert found.parts["gradient"] < 4 * 2 * 256 * 512, "not both layers' gradients are there yet"
 
 
-def test_the_peak_is_the_allocators_own_count():
+@pytest.mark.parametrize("rows", [16, 4096])
+def test_the_peak_is_the_allocators_own_count(rows: int):
     """Profiled from before the model exists, the allocator's running total misses nothing: an independent count."""
-    source = """
-import gc, torch
+    source = f"""
+import time
 from torch.profiler import ProfilerActivity, profile
 from tests.meters.test_memory_anatomy import Perceptron
 from harness.meters.memory_anatomy import anatomy_of
 with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-    session = Perceptron(ROWS)
-    session.step()
-    started = torch._C._profiler.gather_traceback and __import__("time").time_ns()
+    session = Perceptron({rows})
+    started = time.time_ns()
     session.step()
 left, totals = list(profiler.profiler.kineto_results.experimental_event_tree()), []
 while left:
@@ -96,10 +97,8 @@ while left:
         totals.append(node.extra_fields.total_allocated)
 print(max(totals), anatomy_of(session, "cpu").peak_bytes)
 """
-    for rows in (16, 4096):
-        done = run_python(source.replace("ROWS", str(rows)))
-        counted, found = map(int, done.stdout.split())
-        assert found == pytest.approx(counted, rel=1e-3)
+    counted, found = map(int, run_python(source).stdout.split())
+    assert found == pytest.approx(counted, rel=1e-3)
 
 
 def run_python(source: str) -> subprocess.CompletedProcess[str]:
@@ -137,20 +136,16 @@ def training(context_of: Callable[..., Any]) -> Callable[..., Session]:
     """A session of `train_step` on the tiny model with techniques by the name of their YAML."""
 
     def make(*names: str) -> Session:
-        from harness.building import make as built
         from harness.execute import load
-        from harness.trial import Part
+        from harness.techniques.activations.checkpointing import Checkpointing
+        from harness.techniques.peft.lora import Lora
+        from harness.techniques.quantization.half import Half
+        from harness.techniques.zeroth_order.mezo import MeZO
         from harness.workloads.train_step import TrainStep
 
-        known = {
-            "gradient_checkpointing": "activations.checkpointing.Checkpointing",
-            "lora": "peft.lora.Lora",
-            "bf16": "quantization.half.Half",
-            "mezo": "zeroth_order.mezo.MeZO",
-        }
-        parts = [built("techniques", Part(name, f"harness.techniques.{known[name]}")) for name in names]
+        known = {"gradient_checkpointing": Checkpointing(), "lora": Lora(), "bf16": Half(), "mezo": MeZO()}
         workload = TrainStep(batch_size=4, sequence_length=32, budget_tokens=4096, held_out_windows=4)
-        context = context_of(*parts, workload=workload)
+        context = context_of(*(known[name] for name in names), workload=workload)
         return workload.prepare(load(context, names)[0], context)
 
     return make
@@ -224,21 +219,6 @@ def test_a_growing_cache_is_the_caches_even_where_it_was_replaced_within_the_ste
     # At the end 3 layers x 4 parts x 2; while the last one grows, its old keys are there beside the new ones.
     assert 23 * each <= found.parts["kv_cache"] <= 27 * each
     assert found.parts["kv_cache"] > 0.8 * found.peak_bytes
-
-
-def test_no_tensor_has_no_anatomy():
-    class Idle(Session):
-        def step(self) -> None:
-            pass
-
-    source = """
-from harness.interfaces import Session
-from harness.meters.memory_anatomy import anatomy_of
-class Idle(Session):
-    def step(self): pass
-print(anatomy_of(Idle(), "cpu"))
-"""
-    assert run_python(source).stdout.strip() == "None"
 
 
 def test_a_failing_step_leaves_no_hook_behind():
