@@ -20,7 +20,7 @@ USAGE = """harness COMMAND [OPTIONS]
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
-  calibrate  this machine's own roofs: the best matrix-product and memory rates it reaches, for MFU and MBU [--json]
+  calibrate  the best matrix-product and memory rates that this machine reaches, for MFU and MBU [--json]
   doctor   what this machine can measure, with which source, and what it cannot and why [--json]
 """
 

@@ -99,9 +99,12 @@ def read(device: str) -> tuple[MeasuredRoofs | None, str]:
     key = device_key(device)
     if key is None:
         return None, "measured roofs are torch's, which this trial does not use"
-    path = roofs_folder() / f"{key}.json"
+    return _usable(roofs_folder() / f"{key}.json")
+
+
+def _usable(path: Path) -> tuple[MeasuredRoofs | None, str]:
     try:
-        found = _parsed(path.read_bytes(), key)
+        found = _parsed(path)
     except FileNotFoundError:
         return None, f"no roofs of this very device were measured: {ADVICE}"
     except (OSError, ValueError) as error:
@@ -112,19 +115,22 @@ def read(device: str) -> tuple[MeasuredRoofs | None, str]:
     return found, ""
 
 
-def _parsed(content: bytes, key: str) -> MeasuredRoofs:
+def _parsed(path: Path) -> MeasuredRoofs:
     from pydantic import TypeAdapter
 
-    found = TypeAdapter(MeasuredRoofs).validate_json(content)
-    if found.key != key:
+    found = TypeAdapter(MeasuredRoofs).validate_json(path.read_bytes())
+    if found.key != path.stem:
         raise ValueError(f"it is of {found.key}")
     return found
 
 
 def availability(device: str) -> str:
-    """For `harness doctor`, without loading torch: when this device was calibrated, or what to do."""
-    found = sorted(path.stem for path in roofs_folder().glob(f"{device_stem(device)}*.json"))
-    return f"{roofs_folder()}: {', '.join(found)}" if found else f"unavailable: {ADVICE}"
+    """For `harness doctor`, without loading torch: which files rows would use, or what to do."""
+    paths = sorted(roofs_folder().glob(f"{device_stem(device)}*.json"))
+    states = {path: _usable(path) for path in paths}
+    good = [f"{path}, of {found.measured_at}" for path, (found, _) in states.items() if found]
+    faults = [reason for _, reason in states.values() if reason]
+    return "; ".join(good) or f"unavailable: {'; '.join(faults) or ADVICE}"
 
 
 def facts(roofs: MeasuredRoofs, dtype: str) -> Mapping[str, object]:

@@ -259,7 +259,11 @@ def test_doctor_says_whether_this_device_is_calibrated(folder: Path):
     measured_roofs.write(folder, roofs("another-device-8-threads"))
     assert measured_roofs.availability("cpu").startswith("unavailable")
     measured_roofs.write(folder, roofs(own_key()))
-    assert own_key() in measured_roofs.availability("cpu")
+    assert "2026-01-02" in measured_roofs.availability("cpu")
+    measured_roofs.write(folder, roofs(own_key(), quiet="not quiet: others took 40% of the processor"))
+    assert "40%" in measured_roofs.availability("cpu")
+    (folder / f"{own_key()}.json").write_text("{")
+    assert measured_roofs.availability("cpu").startswith("unavailable")
 
 
 def test_a_row_is_held_against_the_roofs_beside_its_rows(sweep: Any, quick: Callable[..., list[str]]):
