@@ -76,7 +76,7 @@ QUICK = Plan(
     trial_seconds=2.2,
     loop_seconds=20.0,
     cool_seconds=3.0,
-    all_cool_seconds=6.0,
+    all_cool_seconds=4.0,
 )
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.checks import broken_identities
 from harness.interfaces import Readings, Session, Window, Work
 from harness.meters import carbon, energy, gpu_energy, rapl
 from harness.meters.codecarbon_model import TDP_VARIABLE, cpu_power_watts, tdp_watts
@@ -284,6 +285,17 @@ def test_a_measured_sci_holds_measured_energy_alone(fake_gpu: Any, monkeypatch: 
     assert values["sci_grams_per_token"] == pytest.approx((grams + values["embodied_grams"]) / 32)
 
 
+def test_the_processors_measured_energy_joins_the_gpus_and_the_boundary_says_so(
+    fake_gpu: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rapl, "microjoules", iter([1_000_000, 43_000_000]).__next__)
+    monkeypatch.setattr(Path, "read_text", lambda path: "100000000")
+    values = (found := on_gpu(fake_gpu, 3.0, monkeypatch)).values
+    assert values["cpu_energy_joules"] == 42
+    assert values["sci_energy_joules"] == pytest.approx(values["gpu_energy_joules"] + 42)
+    assert found.facts["sci_boundary"] == "GPU + processor package"
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -356,6 +368,11 @@ def test_a_reading_that_was_not_refreshed_does_not_settle_anything(fake_gpu: Any
     fake_gpu.period = 1e6
     found = on_gpu(fake_gpu, 3.0, monkeypatch, idle_after=lambda since: 92)
     assert found.values.get("gpu_idle_power_after_watts") is None
+
+
+def test_idle_power_that_fell_and_sources_that_differ_break_no_identity():
+    row = {"idle_power_moved_ratio": -0.3, "gpu_energy_integrated_over_counter_ratio": 2.4}
+    assert broken_identities(row) == []
 
 
 def test_reading_idle_power_again_can_be_left_out(fake_gpu: Any, monkeypatch: pytest.MonkeyPatch):
