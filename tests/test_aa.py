@@ -147,3 +147,16 @@ def test_from_the_command_line_and_again(
     rows = read_rows(Results(tmp_path)).table.to_pylist()
     assert len({row["trial_id"] for row in rows}) == len(rows) == 12
     assert {row["sweep"] for row in rows} == {"aa"}
+
+
+@pytest.mark.parametrize("command", ["aa", "compare"])
+def test_an_interrupt_says_how_to_go_on(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.compare.run_sweep", stop)
+    key = "technique=none" if command == "aa" else "technique=none,gqa"
+    assert main([command, "model=tiny_llama", key, f"run.results={tmp_path}"]) == 130
+    assert "give the same command to go on" in capsys.readouterr().err
