@@ -23,7 +23,7 @@ COLUMN = next(iter(COLUMNS))
 #: The share of comparisons in which a difference must be found to be called detectable.
 POWER = 0.8
 #: After so many pairs the progress is said.
-BATCH_PAIRS = 120
+BATCH_PAIRS = 240
 
 
 @dataclass(frozen=True)
