@@ -2,8 +2,9 @@
 
 One process alternates short windows of the same training run in random order: pairs of {all default meters, none}, and
 pairs of {placebo, none}, where the placebo is the meters' thread at their shortest period doing nothing. Each pair
-gives the ratio of its two median step times, and of its mean step times, which a few disturbed steps move as well.
-Printed are the geometric means with 95% paired t intervals, and whether the upper end of each stays below 1%.
+gives three ratios: of median step times, of mean step times, which a few disturbed steps move as well, and of the
+loop's time for a step, with what the meters do between steps. Printed are the geometric means with 95% paired t
+intervals, and whether the upper end of each stays below 1%.
 
     python benchmarks/disturbance.py [--pairs 30] [--seconds 1] [--device auto] [--output FILE.json] [--quick]
 """
@@ -17,7 +18,7 @@ import os
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ from harness.stats.intervals import ratio_interval
 WIDTH, BATCH = 256, 64
 #: The slow-down that the meters must stay below.
 LIMIT_RATIO = 0.01
+#: What is compared of two windows, in seconds.
+MIDDLES: dict[str, Callable[[Window], float]] = {
+    "median step": lambda window: statistics.median(window.step_seconds),
+    "mean step": lambda window: statistics.fmean(window.step_seconds),
+    "loop": lambda window: window.seconds / window.steps,
+}
 
 
 class Training(Session):
@@ -172,9 +179,10 @@ def disturbance(bench: Bench, pairs: int) -> dict[str, Any]:
         "limit_ratio": LIMIT_RATIO,
     }
     for side, found in windows.items():
-        for name, middle in (("median", statistics.median), ("mean", statistics.fmean)):
-            ratios = [middle(on.step_seconds) / middle(without.step_seconds) for on, without in found]
-            result[f"{side}_by_{name}"] = {**slow_down(ratios), "pairs_ratio": ratios}
+        result[side] = {}
+        for name, middle in MIDDLES.items():
+            ratios = [middle(on) / middle(without) for on, without in found]
+            result[side][name] = {**slow_down(ratios), "pairs_ratio": ratios}
     return result
 
 
@@ -185,13 +193,12 @@ def show(found: dict[str, Any]) -> str:
         f"{found['window_seconds']:g} s, sampling period {found['sampling_period_seconds']} s"
     ]
     for side in ("meters", "placebo"):
-        for name in ("median", "mean"):
-            one = found[f"{side}_by_{name}"]
+        for name, one in found[side].items():
             low, high = one["slow_down_low_ratio"], one["slow_down_high_ratio"]
             interval = "no interval from one pair" if high is None else f"95% interval {low:+.3%} to {high:+.3%}"
             word = {True: "below", False: "NOT below", None: "unknown whether below"}[one["below_limit"]]
             lines.append(
-                f"{side:8} {name:6} step: {one['slow_down_ratio']:+.3%}, {interval}: {word} {found['limit_ratio']:.0%}"
+                f"{side:8} {name:11}: {one['slow_down_ratio']:+.3%}, {interval}: {word} {found['limit_ratio']:.0%}"
             )
     return "\n".join(lines)
 

@@ -34,7 +34,7 @@ class Outcome:
     device_name: str
     column: str
     pairs: int
-    #: Comparisons whose pairs were all measured, and those left out because a trial failed.
+    #: Comparisons whose pairs were all measured, and those left out because a trial failed or is invalid.
     comparisons: int
     left_out: int
     different: int
@@ -148,7 +148,9 @@ def show(found: Outcome) -> str:
     lines = [f"A/A test of {found.configuration} on {found.device_name}, by {found.column}"]
     lines.append(f"{found.comparisons} comparisons of {found.pairs} pairs; trials took {found.trials_seconds:.0f} s")
     if found.left_out:
-        lines.append(f"{found.left_out} comparison(s) left out: a trial of theirs failed")
+        lines.append(
+            f"{found.left_out} comparison(s) left out: a trial failed or is invalid (run.rerun=failed tries again)"
+        )
     if not found.comparisons:
         return "\n".join([*lines, "no comparison has all its rows; see the rows' reasons"])
     word = "passed" if found.passed else "NOT passed"

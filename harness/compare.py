@@ -33,7 +33,7 @@ COLUMNS = {
 }
 #: What a pair's rows must tell beside the columns to compare.
 SOFTWARE = ("versions_json", "code_revision")
-READ = ("trial_id", "status", "started_at", "trial_seconds", "order_index", "sweep", "device_name", *SOFTWARE)
+READ = ("trial_id", "status", "started_at", "trial_seconds", "order_index", "sweep", "device_name", "flags", *SOFTWARE)
 
 Pair = tuple[Trial, Trial]
 RowPair = tuple[dict[str, Any], dict[str, Any]]
@@ -52,7 +52,8 @@ class Comparison:
 def compare(overrides: Sequence[str], pairs: int, same_within: float) -> tuple[Trial, Trial, list[Comparison], int]:
     """Measure what is missing of `pairs` pairs and compare A, the first value of the one swept key, with B.
 
-    Returns a trial of each, the comparisons, and how many pairs were left out because a trial failed. UserError unless
+    Returns a trial of each, the comparisons, and how many pairs were left out because a trial failed or is
+    invalid. UserError unless
     exactly one key has exactly two values.
     """
     planned, settings = plan_pairs(overrides, pairs)
@@ -148,8 +149,13 @@ def match(rows: Sequence[dict[str, Any]], pairs: Sequence[Pair], name: str) -> l
 
 
 def whole(found: Sequence[RowPair | None]) -> list[RowPair]:
-    """The pairs whose two trials were both measured."""
-    return [rows for rows in found if rows and all(row["status"] == "ok" for row in rows)]
+    """The pairs whose two trials were both measured, under conditions that make neither row invalid."""
+    return [rows for rows in found if rows and all(row["status"] == "ok" and not is_invalid(row) for row in rows)]
+
+
+def is_invalid(row: dict[str, Any]) -> bool:
+    """Whether something from outside spoilt the measurement, such as another process on the GPU."""
+    return any(flag.startswith("invalid") for flag in row.get("flags") or ())
 
 
 def judged(measured: Sequence[RowPair], same_within: float) -> list[Comparison]:
@@ -178,7 +184,7 @@ def show(first: Trial, second: Trial, comparisons: Sequence[Comparison], failed:
         lines += ["", f"pairs of {comparisons[0].column}:"]
         lines += [f"  {order}  A {x:.6g}  B {y:.6g}  A/B {x / y:.4f}" for x, y, order in comparisons[0].pairs]
     if failed:
-        lines.append(f"{failed} pair(s) left out: a trial of theirs failed (run.rerun=failed tries those again)")
+        lines.append(f"{failed} pair(s) left out: a trial failed or is invalid (run.rerun=failed tries those again)")
     return "\n".join(lines if comparisons else [*lines, "no pair has two measured rows; see the rows' reasons"])
 
 
@@ -207,7 +213,7 @@ def _again(rows: RowPair | None, settings: Settings) -> bool:
     if rows is None or settings.rerun == "all":
         return True
     if settings.rerun == "failed":
-        return any(row["status"] in FAILED for row in rows)
+        return any(row["status"] in FAILED or is_invalid(row) for row in rows)
     return settings.rerun == "stale" and any(_changes(row["versions_json"], row["code_revision"]) for row in rows)
 
 

@@ -141,10 +141,10 @@ def test_the_disturbance_is_that_of_the_default_meters(bench: Any):
     assert sorted(seen[1:]) == sorted([full] * 4 + [("Placebo",)] * 4 + [()] * 8)
     # A window with something never lies beside another such window of its own pair.
     assert all((seen[index] == ()) != (seen[index + 1] == ()) for index in range(1, 17, 2))
-    assert len(found["meters_by_median"]["pairs_ratio"]) == len(found["placebo_by_mean"]["pairs_ratio"]) == 4
-    assert all(math.isfinite(found[f"{side}_by_mean"]["slow_down_ratio"]) for side in ("meters", "placebo"))
+    assert len(found["meters"]["median step"]["pairs_ratio"]) == len(found["placebo"]["loop"]["pairs_ratio"]) == 4
+    assert all(math.isfinite(found[side]["mean step"]["slow_down_ratio"]) for side in ("meters", "placebo"))
     assert found["sampling_period_seconds"] > 0
-    assert disturbance.show(found).count("below 1%") == 4
+    assert disturbance.show(found).count("below 1%") == 6
 
 
 def test_the_disturbance_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -120,6 +120,18 @@ def test_only_rows_that_one_comparison_measured_one_after_the_other_are_a_pair()
     assert len(harness.compare.whole(found)) == 1
 
 
+def test_a_pair_with_an_invalid_row_is_left_out_and_other_flags_are_not():
+    pairs = pairs_of(3)
+    flags: list[list[str] | None] = [["invalid: thermal slowdown"], ["weights_bytes is 0"], None]
+    rows = [
+        row(item, 2 * i + j, flags=flags[i] if j else []) for i, pair in enumerate(pairs) for j, item in enumerate(pair)
+    ]
+    assert [both[0]["trial_id"] for both in harness.compare.whole(match(rows, pairs, "compare"))] == [
+        pairs[1][0].id,
+        pairs[2][0].id,
+    ]
+
+
 def test_a_later_comparison_with_the_same_baseline_leaves_the_first_ones_pairs_whole():
     (a, b), c = pairs_of(1)[0], trial("c", 0)
     rows = [row(a, 0, mark=1), row(b, 1, mark=1), row(c, 0, mark=2), row(a, 1, mark=2)]
@@ -186,8 +198,8 @@ def test_rerun_measures_whole_pairs_again(fake: Fake, tmp_path: Path, rerun: Any
     measure_pairs(pairs, Settings(results=str(tmp_path)), "compare")
     fake.ran.clear()
     rows = read_rows(Results(tmp_path)).table.to_pylist()
-    for spoilt in (rows[0], rows[7]):
-        write_row(Results(tmp_path), {**spoilt, "status": "crash", "code_revision": "old"})
+    write_row(Results(tmp_path), {**rows[0], "status": "crash", "code_revision": "old"})
+    write_row(Results(tmp_path), {**rows[7], "flags": ["invalid: another process"], "code_revision": "old"})
     with pytest.MonkeyPatch.context() as patch:
         harness.compare._changes.cache_clear()
         patch.setattr(harness.compare, "changes_since", lambda row: ["older"] if row["code_revision"] == "old" else [])

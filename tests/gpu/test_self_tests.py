@@ -30,7 +30,7 @@ def test_the_disturbance_of_the_gpus_meters_is_measured(tmp_path: Path):
     assert "NVIDIA" in found["device_name"]
     assert 0 < found["sampling_period_seconds"] <= 0.1
     assert found["step_seconds"] == pytest.approx(0.005, rel=0.5)
-    assert len(found["meters_by_median"]["pairs_ratio"]) == 3
+    assert len(found["meters"]["loop"]["pairs_ratio"]) == 3
 
 
 def test_an_injected_slow_down_is_in_both_clocks_of_the_gpu(tmp_path: Path):
