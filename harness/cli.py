@@ -1,8 +1,9 @@
-"""The command line: run, compare, report, explain, list, calibrate, doctor."""
+"""The command line: run, compare, aa, report, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -17,6 +18,7 @@ USAGE = """harness COMMAND [OPTIONS]
   run      measure: Hydra overrides such as `model=small_llama technique=none,lora workload=train_step`,
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
+  aa       the harness tests itself: one configuration on both sides of many comparisons, how often called different
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": _run,
         "compare": _compare,
+        "aa": _aa,
         "report": _report,
         "explain": _explain,
         "list": _list,
@@ -54,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"harness: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("harness: stopped", file=sys.stderr)
+        kept = "; what is measured is kept: give the same command to go on" if command in ("compare", "aa") else ""
+        print(f"harness: stopped{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,13 +75,34 @@ def _compare(rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness compare")
     parser.add_argument("--pairs", type=int, default=10, help="fresh processes of each variant (default: 10)")
     parser.add_argument("--same-within", type=float, default=0.02, help="ratio that counts as equal (default: 0.02)")
+    parser.add_argument("--config-dir", help="a folder with options of your own")
     parser.add_argument("overrides", nargs="+", help="as for run; exactly one key has exactly two values")
     options = parser.parse_args(rest)
     if options.pairs < 2:
         raise UserError("--pairs must be at least 2: one pair has no interval")
     from harness.compare import compare, show
+    from harness.single import user_folder
 
-    print(show(*compare(options.overrides, options.pairs, options.same_within)))
+    overrides = [*options.overrides, *user_folder(options.config_dir)]
+    print(show(*compare(overrides, options.pairs, options.same_within)))
+    return 0
+
+
+def _aa(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness aa")
+    parser.add_argument("--comparisons", type=int, default=400, help="of the configuration with itself (default: 400)")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of fresh processes in each (default: 6)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--config-dir", help="a folder with options of your own")
+    parser.add_argument("overrides", nargs="*", help="as for run, of one configuration; rows go to results/aa")
+    options = parser.parse_args(rest)
+    if options.comparisons < 1 or options.pairs < 2:
+        raise UserError("--comparisons must be at least 1, and --pairs at least 2: one pair has no interval")
+    from harness.aa import plain, run, show
+    from harness.single import user_folder
+
+    found = run([*options.overrides, *user_folder(options.config_dir)], options.comparisons, options.pairs)
+    print(json.dumps(plain(found), indent=2) if options.json else show(found))
     return 0
 
 
