@@ -91,7 +91,7 @@ class Memory(Meter):
             from harness.gpu import nvml_handle
 
             self.handle = nvml_handle()
-            self.before = self._device_used()
+            self.before = self._device_used() - torch.cuda.memory_reserved()
             torch.cuda.init()  # the allocator has no peaks to reset before there is a context
 
     def phase(self, name: str) -> None:
@@ -192,6 +192,7 @@ class Memory(Meter):
                 values[f"{prefix}_{kind}_bytes"] = peaks.get(kind)
                 reasons[f"{prefix}_{kind}_bytes"] = DEVICE_ONLY
             reasons[f"{prefix}_host_bytes"] = "the kernel does not let this process reset its high-water mark"
+        reasons["gpu_context_bytes"] = "another process gave GPU memory back meanwhile"
         if not self.cuda:
             for name in ("peak_requested", "fragmentation", "gpu_context", "mean_allocated"):
                 reasons[f"{name}_bytes"] = DEVICE_ONLY
@@ -199,11 +200,12 @@ class Memory(Meter):
 
     def _read_gpu(self, values: Mapping[str, float | None]) -> dict[str, float | None]:
         allocated, reserved = values["peak_allocated_bytes"], values["peak_reserved_bytes"]
+        context = statistics.median(self.context_samples)
         return {
             "peak_requested_bytes": self.peaks["step"]["requested"],
             "fragmentation_bytes": None if reserved is None or allocated is None else reserved - allocated,
             "allocator_retries_count": self.retries[1] - self.retries[0],
-            "gpu_context_bytes": statistics.median(self.context_samples),
+            "gpu_context_bytes": context if context >= 0 else None,
             "mean_allocated_bytes": time_average(self.allocated_samples),
         }
 

@@ -123,9 +123,8 @@ def test_a_peak_belongs_to_its_phase():
     meter.phase("step")
     meter.stop()
     touch(300, 0)
-    found = meter.readings(WINDOW).values
+    found: Any = meter.readings(WINDOW).values
     step = found["peak_host_bytes"]
-    assert step is not None
     assert found["peak_load_host_bytes"] - step == pytest.approx(200 * MEBIBYTE, rel=0.05)
     assert found["peak_warmup_host_bytes"] - step == pytest.approx(100 * MEBIBYTE, rel=0.05)
 
