@@ -237,8 +237,11 @@ class Memory(Meter):
 
 
 def time_average(samples: Sequence[tuple[float, int]]) -> float | None:
-    """The mean over time of (seconds, value) readings, each interval by its length; None below two moments."""
-    spans = [(after[0] - before[0], (before[1] + after[1]) / 2) for before, after in pairwise(samples)]
+    """The mean over time of (seconds, value) readings, each interval by its length; None below two moments.
+
+    The sampling thread and the window's ends add their readings in any order.
+    """
+    spans = [(after[0] - before[0], (before[1] + after[1]) / 2) for before, after in pairwise(sorted(samples))]
     total = sum(span for span, _ in spans)
     return sum(span * value for span, value in spans) / total if total > 0 else None
 
