@@ -91,7 +91,7 @@ class Memory(Meter):
             from harness.gpu import nvml_handle
 
             self.handle = nvml_handle()
-            self.before = self._device_used()
+            self.before = self._device_used() - torch.cuda.memory_reserved()
             torch.cuda.init()  # the allocator has no peaks to reset before there is a context
 
     def phase(self, name: str) -> None:
@@ -192,6 +192,7 @@ class Memory(Meter):
                 values[f"{prefix}_{kind}_bytes"] = peaks.get(kind)
                 reasons[f"{prefix}_{kind}_bytes"] = DEVICE_ONLY
             reasons[f"{prefix}_host_bytes"] = "the kernel does not let this process reset its high-water mark"
+        reasons["gpu_context_bytes"] = "another process gave GPU memory back meanwhile"
         if not self.cuda:
             for name in ("peak_requested", "fragmentation", "gpu_context", "mean_allocated"):
                 reasons[f"{name}_bytes"] = DEVICE_ONLY
@@ -199,11 +200,12 @@ class Memory(Meter):
 
     def _read_gpu(self, values: Mapping[str, float | None]) -> dict[str, float | None]:
         allocated, reserved = values["peak_allocated_bytes"], values["peak_reserved_bytes"]
+        context = statistics.median(self.context_samples)
         return {
             "peak_requested_bytes": self.peaks["step"]["requested"],
             "fragmentation_bytes": None if reserved is None or allocated is None else reserved - allocated,
             "allocator_retries_count": self.retries[1] - self.retries[0],
-            "gpu_context_bytes": statistics.median(self.context_samples),
+            "gpu_context_bytes": context if context >= 0 else None,
             "mean_allocated_bytes": time_average(self.allocated_samples),
         }
 
@@ -235,8 +237,11 @@ class Memory(Meter):
 
 
 def time_average(samples: Sequence[tuple[float, int]]) -> float | None:
-    """The mean over time of (seconds, value) readings, each interval by its length; None below two moments."""
-    spans = [(after[0] - before[0], (before[1] + after[1]) / 2) for before, after in pairwise(samples)]
+    """The mean over time of (seconds, value) readings, each interval by its length; None below two moments.
+
+    The sampling thread and the window's ends add their readings in any order.
+    """
+    spans = [(after[0] - before[0], (before[1] + after[1]) / 2) for before, after in pairwise(sorted(samples))]
     total = sum(span for span, _ in spans)
     return sum(span * value for span, value in spans) / total if total > 0 else None
 

@@ -35,18 +35,12 @@ def causes_of(entries: pd.DataFrame) -> pd.DataFrame:
     A row whose peak was not taken apart shows what was counted after a step; its rest holds activations and
     temporaries, and a cache that is dropped before the peak can make the causes exceed it.
     """
-    found = pd.DataFrame({cause: _numbers(entries, column) for cause, column in _PARTS.items()})
-    after = pd.DataFrame({cause: _numbers(entries, column) for cause, column in _AFTER_STEP.items()})
+    found = pd.DataFrame({cause: entries[column] for cause, column in _PARTS.items()})
+    after = pd.DataFrame({cause: entries[column] for cause, column in _AFTER_STEP.items()})
     whole = found.notna().all(axis=1)
     found = found.where(whole, after.reindex(columns=found.columns)).fillna(0.0)
     found["rest"] = (entries[MEMORY] - found.sum(axis=1)).clip(lower=0)
     return found
-
-
-def _numbers(entries: pd.DataFrame, column: str) -> pd.Series:
-    if column not in entries:
-        return pd.Series(float("nan"), entries.index)
-    return pd.to_numeric(entries[column])
 
 
 def memory_bars(board: Board) -> Drawing | str:

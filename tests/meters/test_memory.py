@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.checks import broken_identities
 from harness.interfaces import Session, Window, Work
 from harness.meters import resident
 from harness.meters.memory import Memory, time_average
@@ -123,9 +125,8 @@ def test_a_peak_belongs_to_its_phase():
     meter.phase("step")
     meter.stop()
     touch(300, 0)
-    found = meter.readings(WINDOW).values
+    found: Any = meter.readings(WINDOW).values
     step = found["peak_host_bytes"]
-    assert step is not None
     assert found["peak_load_host_bytes"] - step == pytest.approx(200 * MEBIBYTE, rel=0.05)
     assert found["peak_warmup_host_bytes"] - step == pytest.approx(100 * MEBIBYTE, rel=0.05)
 
@@ -242,6 +243,79 @@ def test_on_a_processor_there_is_no_reserve_and_the_row_says_so():
     for name in ("peak_reserved_bytes", "peak_device_bytes", "mean_allocated_bytes"):
         assert found.values.get(name) is None
         assert "CPU" in found.reasons[name]
+
+
+class FakeAllocator:
+    """As much of torch.cuda as the meter asks: others use 3 GB, a context 0.5 GB, and tests set the counts."""
+
+    def __init__(self) -> None:
+        self.ready, self.allocated, self.reserved, self.retries = False, 0, 0, 0
+
+    def init(self) -> None:
+        self.ready = True
+
+    def memory_allocated(self) -> int:
+        return self.allocated
+
+    max_memory_allocated = memory_allocated
+
+    def memory_reserved(self) -> int:
+        return self.reserved
+
+    max_memory_reserved = memory_reserved
+
+    def reset_peak_memory_stats(self) -> None:
+        """Peaks are what is held: nothing to reset."""
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"requested_bytes.all.peak": self.allocated - 100, "num_alloc_retries": self.retries}
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
+        return SimpleNamespace(used=3_000_000_000 + 500_000_000 * self.ready + self.reserved)
+
+
+@pytest.fixture
+def allocator(fake_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> FakeAllocator:
+    """A pretended GPU whose allocator holds what a test says."""
+    fake = FakeAllocator()
+    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "init"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    for name in ("reset_peak_memory_stats", "memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    monkeypatch.setattr(fake_gpu, "nvmlDeviceGetMemoryInfo", fake.nvmlDeviceGetMemoryInfo, raising=False)
+    return fake
+
+
+@given(
+    st.permutations(["load", "warmup", "step"]), st.integers(10**6, 10**10), st.integers(0, 10**9), st.integers(0, 3)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+def test_each_phase_has_its_peaks_on_a_gpu(
+    allocator: FakeAllocator, sizes: list[str], unit: int, free: int, fails: int
+):
+    allocator.__init__()
+    meter = Memory()
+    meter.open("cuda")
+    allocator.retries = 5  # before the warm-up: they are the loading's
+    for phase in ("load", "warmup", "step"):
+        meter.phase(phase)
+        allocator.allocated = unit * (1 + sizes.index(phase))
+        allocator.reserved = allocator.allocated + free
+    meter.start()
+    allocator.retries += fails
+    meter.stop()
+    found = meter.readings(WINDOW).values
+    for phase, prefix in (("load", "peak_load"), ("warmup", "peak_warmup"), ("step", "peak")):
+        allocated = unit * (1 + sizes.index(phase))
+        assert found[f"{prefix}_allocated_bytes"] == allocated
+        assert found[f"{prefix}_reserved_bytes"] == allocated + free
+        assert found[f"{prefix}_device_bytes"] == 3_500_000_000 + allocated + free
+    assert found["fragmentation_bytes"] == free
+    assert found["peak_requested_bytes"] == allocator.allocated - 100
+    assert found["gpu_context_bytes"] == 500_000_000
+    assert found["mean_allocated_bytes"] == pytest.approx(allocator.allocated)
+    assert found["allocator_retries_count"] == fails
+    assert bool([line for line in broken_identities(found) if "ran out" in line]) == bool(fails)
 
 
 def test_what_a_session_holds_is_passed_on_by_cause():

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from torch import nn
 from harness.checks import MEMORY_PARTS
 from harness.interfaces import Session, Work
 from harness.meters.block_lives import Claimed, Given, Taken, parts_at_peak
-from harness.meters.memory_anatomy import Anatomy, anatomy_of
+from harness.meters.memory_anatomy import Anatomy, _anatomy, _stream, anatomy_of
 from harness.meters.memory_formulas import expectations
 from harness.meters.memory_owners import find_owners
 
@@ -280,3 +281,52 @@ def test_what_somebody_claimed_is_no_scratch():
     parts = parts_at_peak({}, [Taken(0, 1, 100, "activation", 9), Claimed(1, 1, "gradient"), Given(2, 1)])
     assert parts["gradient"] == 100
     assert math.isclose(sum(parts.values()), 100)
+
+
+def node(
+    name: str, start: int, end: int, *children: Any, scope: str = "RecordScope.FUNCTION", sequence: int = -1
+) -> Any:
+    """An operation in the profiler's tree."""
+    return SimpleNamespace(
+        name=name,
+        start_time_ns=start,
+        end_time_ns=end,
+        children=list(children),
+        extra_fields=SimpleNamespace(scope=scope, sequence_number=sequence),
+    )
+
+
+def change(time: int, address: int, size: int, device: str = "cuda") -> Any:
+    """A block taken, or given back where its size is negative."""
+    fields = SimpleNamespace(alloc_size=size, ptr=address, device=SimpleNamespace(type=device))
+    return SimpleNamespace(name="[memory]", start_time_ns=time, end_time_ns=time, children=[], extra_fields=fields)
+
+
+def test_a_pretended_gpus_stream_is_sorted_into_parts():
+    tree = [
+        node(
+            "memory: forward pass",
+            0,
+            30,
+            node("aten::mm", 1, 10, change(2, 100, 512), change(3, 200, 8192), change(4, 300, 64), change(5, 300, -64)),
+            change(11, 900, 10**6, "cpu"),
+            scope="RecordScope.USER_SCOPE",
+        ),
+        node(
+            "autograd::engine::evaluate_function: MmBackward0", 40, 50, node("aten::mm", 41, 49, change(42, 400, 1024))
+        ),
+        node("memory part:gradient:400", 51, 52, scope="RecordScope.USER_SCOPE"),
+        node(
+            "Optimizer.step#AdamW.step", 60, 70, node("aten::sqrt", 61, 62, change(61, 500, 256)), change(69, 500, -256)
+        ),
+        node("memory part:workspaces", 80, 90, change(85, 200, -8192), change(86, 600, -4096)),
+    ]
+    parts = parts_at_peak({600: (4096, "unattributed"), 700: (2048, "weights")}, _stream(tree[::-1], "cuda"))
+    expected = {"activation": 512, "gradient": 1024, "workspace": 8192 + 4096 + 256, "weights": 2048}
+    assert parts == {**dict.fromkeys(MEMORY_PARTS, 0), **expected}
+
+
+def test_what_the_allocator_counts_beyond_the_events_is_unattributed():
+    found = _anatomy({**dict.fromkeys(MEMORY_PARTS, 0), "weights": 1000}, 1100)
+    assert found is not None
+    assert (found.peak_bytes, found.parts["unattributed"]) == (1100, 100)
