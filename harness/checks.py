@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 #: Clocks and counters of different sources agree to this.
@@ -15,6 +16,7 @@ def broken_identities(row: Mapping[str, Any]) -> list[str]:
     found = [
         *_ratios(row),
         *_memory_order(row),
+        *_memory_parts(row),
         *_energy(row),
         *_work(row),
         *_positive(row),
@@ -22,31 +24,94 @@ def broken_identities(row: Mapping[str, Any]) -> list[str]:
     return [line for line in found if line]
 
 
+#: What a memory peak is made of; each has a column.
+MEMORY_PARTS = (
+    "weights",
+    "gradient",
+    "optimizer_state",
+    "kv_cache",
+    "activation",
+    "workspace",
+    "other",
+    "unattributed",
+)
 #: Ratios that no working step can have at zero.
-ABOVE_ZERO = ("mfu_ratio", "mbu_ratio")
-#: A spread may exceed 1; processor time is counted in ticks, which may round above the window.
-UNBOUNDED = ("latency_spread_ratio", "cpu_busy_ratio")
+ABOVE_ZERO = (
+    "mfu_ratio",
+    "mfu_at_clock_ratio",
+    "mfu_of_measured_roof_ratio",
+    "mbu_ratio",
+    "mbu_of_measured_roof_ratio",
+)
+#: A spread may exceed 1; processor time is counted in ticks, which may round above the window; two sources of energy
+#: may differ either way, and so may idle power before and after.
+UNBOUNDED = (
+    "latency_spread_ratio",
+    "cpu_busy_ratio",
+    "gpu_energy_integrated_over_counter_ratio",
+    "idle_power_moved_ratio",
+)
+#: A measured roof is a sample with noise of its own, and a trial may meet a quieter moment than the calibration did.
+MEASURED, MEASURED_LIMIT = "_of_measured_roof_ratio", 1.1
+ADVICE = " unless the roof is too low: run `harness calibrate` again"
 
 
 def _ratios(row: Mapping[str, Any]) -> list[str]:
     ratios = {name: row[name] for name in row if name.endswith("_ratio") and name not in UNBOUNDED}
     return [
-        f"{name} is {value:.4g}, which it cannot be"
+        f"{name} is {value:.4g}, which it cannot be{ADVICE if name.endswith(MEASURED) else ''}"
         for name, value in ratios.items()
-        if value is not None and (not 0 <= value <= 1 + 1e-3 or (value == 0 and name in ABOVE_ZERO))
+        if value is not None and _impossible(name, value)
     ]
 
 
+def _impossible(name: str, ratio: float) -> bool:
+    limit = MEASURED_LIMIT if name.endswith(MEASURED) else 1 + 1e-3
+    return not 0 <= ratio <= limit or (ratio == 0 and name in ABOVE_ZERO)
+
+
+#: A peak's part that nothing explains, and a formula that the bytes held differ from, stay below this share.
+UNEXPLAINED_RATIO = 0.02
+
+
 def _memory_order(row: Mapping[str, Any]) -> list[str]:
-    order = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes", "gpu_memory_total_bytes")
     found = []
-    for lower, upper in zip(order, order[1:], strict=False):
-        small, large = row.get(lower), row.get(upper)
-        if small is not None and large is not None and small > large:
-            found.append(f"{lower} {small:,.0f} exceeds {upper} {large:,.0f}")
-    weights, peak = row.get("weights_bytes"), row.get("peak_allocated_bytes")
-    if weights is not None and peak is not None and weights > peak * (1 + TOLERANCE):
-        found.append(f"weights_bytes {weights:,.0f} exceeds peak_allocated_bytes {peak:,.0f}")
+    for prefix in ("peak", "peak_warmup", "peak_load"):
+        order = [f"{prefix}_{kind}_bytes" for kind in ("requested", "allocated", "reserved", "device")]
+        known = [name for name in (*order, "gpu_memory_total_bytes") if row.get(name) is not None]
+        found += [_larger(row, small, large) for small, large in pairwise(known)]
+    if row.get("weights_bytes") is not None and row.get("peak_allocated_bytes") is not None:
+        found.append(_larger(row, "weights_bytes", "peak_allocated_bytes"))
+    return found
+
+
+def _larger(row: Mapping[str, Any], small: str, large: str) -> str:
+    fits = row[small] <= row[large] * (1 + TOLERANCE)
+    return "" if fits else f"{small} {row[small]:,.0f} exceeds {large} {row[large]:,.0f}"
+
+
+def _memory_parts(row: Mapping[str, Any]) -> list[str]:
+    """The parts of a peak are the peak, little of it is unexplained, and formulas agree with what is held."""
+    found, peak, parts = [], row.get("peak_probed_bytes"), [row.get(f"peak_{part}_bytes") for part in MEMORY_PARTS]
+    if peak and None not in parts:
+        total = sum(part for part in parts if part is not None)
+        if not math.isclose(total, peak, rel_tol=TOLERANCE):
+            found.append(f"the parts of the memory's peak are {total:,.0f} bytes, not {peak:,.0f}")
+        found += [
+            f"peak_{part}_bytes is {size:,.0f}"
+            for part, size in zip(MEMORY_PARTS, parts, strict=True)
+            if size is not None and size < 0 and part != "unattributed"
+        ]
+        unexplained = row["peak_unattributed_bytes"] / peak
+        if abs(unexplained) > UNEXPLAINED_RATIO:
+            found.append(f"{unexplained:.1%} of the memory's peak is unattributed")
+    for name in ("weights_bytes", "optimizer_state_bytes"):
+        held, expected = row.get(name), row.get(f"expected_{name}")
+        if held is not None and expected and not math.isclose(held, expected, rel_tol=UNEXPLAINED_RATIO):
+            found.append(f"{name} is {held:,.0f} where the formula expects {expected:,.0f}")
+    retries = row.get("allocator_retries_count")
+    if retries:
+        found.append(f"the GPU's memory ran out {retries:,.0f} times and the allocator emptied its cache")
     return found
 
 

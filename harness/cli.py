@@ -1,8 +1,9 @@
-"""The command line: run, repeat, compare, report, explain, list, doctor."""
+"""The command line: run, repeat, compare, aa, report, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -18,9 +19,11 @@ USAGE = """harness COMMAND [OPTIONS]
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
   repeat   measure a stored row again from what it stores alone, and show old against new
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
+  aa       the harness tests itself: one configuration on both sides of many comparisons, how often called different
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
   explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
+  calibrate  the best matrix-product and memory rates that this machine reaches, for MFU and MBU [--json]
   doctor   what this machine can measure, with which source, and what it cannot and why [--json]
 """
 
@@ -36,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "repeat": _repeat,
         "compare": _compare,
+        "aa": _aa,
         "report": _report,
         "explain": _explain,
         "list": _list,
+        "calibrate": _calibrate,
         "doctor": _doctor,
     }
     os.environ[COMMAND_VARIABLE] = shlex.join(["harness", *given])
@@ -54,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"harness: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("harness: stopped", file=sys.stderr)
+        kept = "; what is measured is kept: give the same command to go on" if command in ("compare", "aa") else ""
+        print(f"harness: stopped{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,13 +90,34 @@ def _compare(rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness compare")
     parser.add_argument("--pairs", type=int, default=10, help="fresh processes of each variant (default: 10)")
     parser.add_argument("--same-within", type=float, default=0.02, help="ratio that counts as equal (default: 0.02)")
+    parser.add_argument("--config-dir", help="a folder with options of your own")
     parser.add_argument("overrides", nargs="+", help="as for run; exactly one key has exactly two values")
     options = parser.parse_args(rest)
     if options.pairs < 2:
         raise UserError("--pairs must be at least 2: one pair has no interval")
     from harness.compare import compare, show
+    from harness.single import user_folder
 
-    print(show(*compare(options.overrides, options.pairs, options.same_within)))
+    overrides = [*options.overrides, *user_folder(options.config_dir)]
+    print(show(*compare(overrides, options.pairs, options.same_within)))
+    return 0
+
+
+def _aa(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness aa")
+    parser.add_argument("--comparisons", type=int, default=400, help="of the configuration with itself (default: 400)")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of fresh processes in each (default: 6)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--config-dir", help="a folder with options of your own")
+    parser.add_argument("overrides", nargs="*", help="as for run, of one configuration; rows go to results/aa")
+    options = parser.parse_args(rest)
+    if options.comparisons < 1 or options.pairs < 2:
+        raise UserError("--comparisons must be at least 1, and --pairs at least 2: one pair has no interval")
+    from harness.aa import plain, run, show
+    from harness.single import user_folder
+
+    found = run([*options.overrides, *user_folder(options.config_dir)], options.comparisons, options.pairs)
+    print(json.dumps(plain(found), indent=2) if options.json else show(found))
     return 0
 
 
@@ -126,6 +153,26 @@ def _list(rest: list[str]) -> int:
     parser.add_argument("--config-dir", help="a folder with options of your own")
     options = parser.parse_args(rest)
     print(show(listing(options.group, options.config_dir), options.json))
+    return 0
+
+
+def _calibrate(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness calibrate")
+    parser.add_argument("--results", default="results", help="folder to write roofs/ in (default: results)")
+    parser.add_argument("--seconds", type=float, help="about how long to measure (default: 20 on a GPU, 30 without)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(rest)
+    from harness.calibrate import calibrate, show
+    from harness.environment import resolve_device
+    from harness.store import Results
+
+    roofs, path = calibrate(
+        Results(Path(options.results)),
+        resolve_device("auto"),
+        options.seconds,
+        lambda line: print(f"harness: {line}", file=sys.stderr),
+    )
+    print(show(roofs, path, options.json))
     return 0
 
 

@@ -13,6 +13,7 @@ import yaml
 from harness import environment
 from harness.building import find_class
 from harness.config import config_folder
+from harness.interfaces import Meter
 
 #: Libraries that techniques of the extras need, with the extra that installs them.
 OPTIONAL = {"bitsandbytes": "quant", "hqq": "quant", "lion_pytorch": "optim", "datasets": "hub"}
@@ -27,7 +28,7 @@ def examine() -> dict[str, Any]:
         "machine": environment.machine_facts(device),
         "versions": environment.versions(),
         "code_revision": environment.code_revision(),
-        "sources": _sources(device),
+        "sources": {name: meter.availability(device) for name, meter in meters().items()},
         "optional_libraries": {name: _library(name, extra) for name, extra in OPTIONAL.items()},
         "compiler": shutil.which("cc")
         or "unavailable: torch.compile and 8-bit optimizers need a C++ compiler on a CPU",
@@ -48,12 +49,12 @@ def show(report: Mapping[str, Any], as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def _sources(device: str) -> dict[str, Mapping[str, str]]:
-    found = {}
-    for path in sorted((config_folder() / "meters").glob("*.yaml")):
-        meter = find_class(yaml.safe_load(path.read_text())["_target_"], "meters", str(path))()
-        found[path.stem] = meter.availability(device)
-    return found
+def meters() -> dict[str, Meter]:
+    """Every meter of the configuration folder, with its defaults."""
+    return {
+        path.stem: find_class(yaml.safe_load(path.read_text())["_target_"], "meters", str(path))()
+        for path in sorted((config_folder() / "meters").glob("*.yaml"))
+    }
 
 
 def _library(name: str, extra: str) -> str:

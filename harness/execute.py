@@ -190,6 +190,7 @@ def _read(meters: Sequence[Meter], result: Measurement, row: dict[str, Any]) -> 
         row |= {name: value for name, value in readings.values.items() if value is not None or name not in row}
         row["reasons"] |= {name: reason for name, reason in readings.reasons.items() if row.get(name) is None}
         row["facts"] |= readings.facts
+        row["flags"] += readings.flags
         row |= {name: list(values) for name, values in readings.samples.items()}
         for metric in meter.metrics:
             if row.setdefault(metric.name, None) is None:

@@ -2,11 +2,12 @@
 
 Model FLOPs count the multiply-adds (two operations each) of matrix products that every implementation must do:
 linear layers, experts that a token visits, and causal attention without its masked half (PaLM, appendix B). Embedding
-look-ups, norms and activations are left out.
+look-ups, norms and activations are left out. The dense variant includes the masked half.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,21 @@ def attention_weights(config: Any) -> float | None:
         return layers * heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return 2.0 * layers * heads * width
+
+
+def attention_forward_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
+    """FLOPs of scores and weighted values, dense, from shapes (batch, heads, positions, width).
+
+    Keys and values may have fewer heads than queries: each of them serves several.
+    """
+    batch, heads, positions, width = query
+    return 2 * batch * heads * positions * key[2] * (width + value[3])
+
+
+def attention_backward_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
+    """FLOPs of a fused kernel's backward pass, dense: scores anew, gradients of scores, values, queries, keys."""
+    batch, heads, positions, width = query
+    return 2 * batch * heads * positions * key[2] * (3 * width + 2 * value[3])
 
 
 def cache_bytes_per_token(config: Any, element_bytes: int) -> float | None:

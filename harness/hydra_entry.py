@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
 
     # Without this Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    _add_user_folder(arguments)
+    add_user_folder(arguments)
     own = [] if {"-m", "--multirun"} & set(arguments) or _asks_for_information(arguments) else ["--multirun"]
     before, sys.argv = sys.argv, ["harness run", *own, *map(force, flags_first(arguments))]
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_one_trial)
@@ -99,7 +99,7 @@ def explain(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _add_user_folder(arguments: list[str]) -> None:
+def add_user_folder(arguments: list[str]) -> None:
     """Modules beside a stranger's `--config-dir` can be named in `_target_`."""
     for index, item in enumerate(arguments):
         flag, _, value = item.partition("=")

@@ -6,7 +6,7 @@ module on a shelf imports its libraries inside its functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,21 +15,9 @@ from typing import Any, ClassVar, Literal
 Moment = Literal["configure", "load_options", "transform", "optimizer", "training_step", "cache", "generation"]
 
 #: A unit that a column's name may end in.
-UNITS = (
-    "seconds",
-    "bytes",
-    "joules",
-    "watts",
-    "watt_hours",
-    "grams",
-    "ratio",
-    "count",
-    "celsius",
-    "hertz",
-    "flops",
-    "per_second",
-    "bits_per_byte",
-    "nats",
+UNITS = tuple(
+    "seconds bytes joules watts watt_hours grams grams_per_kilowatt_hour grams_per_token grams_per_sample ratio count "
+    "celsius hertz flops per_second bits_per_byte nats".split()
 )
 
 
@@ -60,6 +48,8 @@ class Work:
     trained_tokens: int = 0
     #: Floating point operations that the method requires (PaLM, appendix B): recomputation is not counted.
     model_flops: float | None = None
+    #: The same with the masked half of causal attention included.
+    dense_model_flops: float | None = None
     #: Bytes that must move between memory and the processor at least once: weights touched, cache read and written.
     moved_bytes: float | None = None
     #: The dtype in which the matrix products run; it decides the roof.
@@ -265,6 +255,9 @@ class Window:
     end_ns: int
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     samples: Mapping[str, list[float]] = field(default_factory=dict)
+    #: Bytes of the buffer that was written before each step to empty the caches, 0 for hot caches. What that cost lies
+    #: in the window's time, energy and traffic but in no step's; the buffer is held on the device throughout.
+    flushed_bytes: int = 0
 
     @property
     def steps(self) -> int:
@@ -279,12 +272,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Readings:
-    """A meter's numbers, and a reason for each number it could not give."""
+    """A meter's numbers, and a reason for each number it could not give. A flagged row is shown and never ranked."""
 
     values: Mapping[str, float | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, list[float]] = field(default_factory=dict)
+    flags: Sequence[str] = ()
 
 
 class Meter:
@@ -310,6 +304,12 @@ class Meter:
     def sample(self) -> None:
         """Take one reading."""
 
+    def before_step(self) -> None:
+        """A step is timed next, warm-up included; the device is synchronised before its clocks start."""
+
+    def after_step(self) -> None:
+        """The step's clocks have stopped. What is done here and in `before_step` costs time between steps."""
+
     def stop(self) -> None:
         """The window has ended."""
 
@@ -319,6 +319,11 @@ class Meter:
     def readings(self, window: Window) -> Readings:
         """Every metric of this meter, or a reason."""
         raise NotImplementedError
+
+    def calibrate(self, device: str, seconds: float, say: Callable[[str], object]) -> Any:
+        """For `harness calibrate`: `harness.measured_roofs.MeasuredRoofs` of this device, measured in about `seconds`;
+        None for a meter that holds nothing against a roof. `say` hears what is being measured."""
+        return None
 
     def availability(self, device: str) -> Mapping[str, str]:
         """For `harness doctor`: metric or group -> its source on this machine, or `unavailable: why`."""

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from harness.flush import Flush
 from harness.interfaces import Meter, Session, Window
 from harness.protocol import Protocol
 
@@ -39,10 +39,11 @@ def measure(
 
     With `fixed_steps` the whole run has that many steps, warm-up included, and its length is the workload's choice.
     """
-    clock = make_clock(device)
+    flush = Flush(device) if protocol.cache == "cold" else None
     for meter in meters:
         meter.phase("warmup")
-    warmup, settled = _warm_up(session, protocol, clock, fixed_steps)
+    one_step = timed_step(session, make_clock(device), flush, meters if protocol.sm_clock else ())
+    warmup, settled = _warm_up(one_step, protocol, fixed_steps)
     session.forget()
     for meter in meters:
         meter.phase("step")
@@ -51,14 +52,19 @@ def measure(
         for meter in meters:
             meter.start()
         start = time.perf_counter_ns()
-        reason = _run(
-            session, protocol, clock, timings, None if fixed_steps is None else fixed_steps - len(warmup.host)
-        )
+        reason = _run(one_step, protocol, timings, None if fixed_steps is None else fixed_steps - len(warmup.host))
         end = time.perf_counter_ns()
         for meter in meters:
             meter.stop()
     window = Window(
-        session.work(), timings.host, timings.device, start, end, dict(session.held_bytes()), dict(session.samples())
+        session.work(),
+        timings.host,
+        timings.device,
+        start,
+        end,
+        dict(session.held_bytes()),
+        dict(session.samples()),
+        flush.bytes if flush else 0,
     )
     converged = reason in ("enough", "workload's budget done")
     return Measurement(window, warmup.host, converged, reason, settled)
@@ -92,13 +98,33 @@ def make_clock(device: str) -> Callable[[Callable[[], None], Timings], None]:
     return device_clock
 
 
-def _warm_up(session: Session, protocol: Protocol, clock: Any, fixed_steps: int | None) -> tuple[Timings, bool]:
+def timed_step(
+    session: Session,
+    clock: Callable[[Callable[[], None], Timings], None],
+    flush: Callable[[], None] | None,
+    meters: Sequence[Meter],
+) -> Callable[[Timings], None]:
+    """A function that does one step with all that belongs beside it; only the step itself is timed."""
+
+    def one_step(into: Timings) -> None:
+        session.before_step()
+        if flush is not None:
+            flush()
+        for meter in meters:
+            meter.before_step()
+        clock(session.step, into)
+        for meter in meters:
+            meter.after_step()
+
+    return one_step
+
+
+def _warm_up(one_step: Callable[[Timings], None], protocol: Protocol, fixed_steps: int | None) -> tuple[Timings, bool]:
     timings = Timings()
     limit = time.perf_counter() + protocol.maximum_warmup_seconds
     most = None if fixed_steps is None else max(1, fixed_steps // 4)
     while True:
-        session.before_step()
-        clock(session.step, timings)
+        one_step(timings)
         if has_settled(timings.host, protocol):
             return timings, True
         if len(timings.host) >= protocol.minimum_warmup_steps and time.perf_counter() > limit:
@@ -116,11 +142,10 @@ def has_settled(seconds: Sequence[float], protocol: Protocol) -> bool:
     return abs(newest - before) <= protocol.settle_ratio * before
 
 
-def _run(session: Session, protocol: Protocol, clock: Any, timings: Timings, steps: int | None) -> str:
+def _run(one_step: Callable[[Timings], None], protocol: Protocol, timings: Timings, steps: int | None) -> str:
     start = time.perf_counter()
     while True:
-        session.before_step()
-        clock(session.step, timings)
+        one_step(timings)
         if steps is not None:
             if len(timings.host) >= steps:
                 return "workload's budget done"

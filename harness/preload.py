@@ -1,7 +1,7 @@
 """What the trials' server loads once, before it forks; the only module here that works at import.
 
-A process in which CUDA was initialised leaves forks that cannot use it. Some libraries ask at import which GPU there is,
-which initialises it; so that question is answered from NVML here, with the same answer.
+A process in which CUDA was initialised leaves forks that cannot use it. Some libraries ask at import which GPU there
+is, which initialises it; so that question is answered from NVML here, with the same answer.
 """
 
 from __future__ import annotations

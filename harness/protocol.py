@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,10 @@ class Protocol:
     same number before them, or at `maximum_warmup_seconds`. The window ends when it has `minimum_samples` and
     `minimum_seconds` and the standard error of the mean is below `target_spread_ratio`, or at `maximum_seconds`; the
     row then says `converged = false`.
+
+    `cache` says what a step finds in the caches: what the step before left (`hot`), or nothing of its own (`cold`: a
+    buffer of twice the last-level cache is written before each step, outside its timing). With `sm_clock` two tiny
+    kernels beside each step read the clock of the GPU's multiprocessors, outside its timing as well.
     """
 
     minimum_warmup_steps: int = 3
@@ -23,6 +28,8 @@ class Protocol:
     minimum_seconds: float = 0.5
     maximum_seconds: float = 10.0
     target_spread_ratio: float = 0.02
+    cache: Literal["hot", "cold"] = "hot"
+    sm_clock: bool = True
 
     def __post_init__(self) -> None:
         if self.minimum_samples < 2:
@@ -31,6 +38,8 @@ class Protocol:
             raise ValueError("maximum_seconds is below minimum_seconds: raise it")
         if self.settle_window < 1 or self.minimum_warmup_steps < 1:
             raise ValueError("settle_window and minimum_warmup_steps must be at least 1")
+        if self.cache not in ("hot", "cold"):
+            raise ValueError("cache must be hot or cold")
         for name in ("settle_ratio", "target_spread_ratio"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1")

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.config import config_folder, to_trials
 from harness.errors import UserError
-from harness.hydra_entry import explain
+from harness.hydra_entry import add_user_folder, explain
 from harness.overrides import force
 from harness.store import Results, read_rows
 from harness.sweep import run_sweep
@@ -21,6 +21,14 @@ def run_single(overrides: list[str], results: str) -> dict[str, Any]:
     run_sweep(trials, settings)
     rows = [row for row in read_rows(Results(Path(results))).table.to_pylist() if row["trial_id"] == trials[0].id]
     return max(rows, key=lambda row: row["started_at"])
+
+
+def user_folder(folder: str | None) -> list[str]:
+    """Overrides by which `composed` finds options in a user's folder, as `harness run --config-dir` does."""
+    if not folder:
+        return []
+    add_user_folder([f"--config-dir={folder}"])
+    return [f"hydra.searchpath=['file://{Path(folder).resolve()}']"]
 
 
 def composed(overrides: list[str]) -> dict[str, Any]:

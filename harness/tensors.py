@@ -25,15 +25,20 @@ def inner_tensors(tensor: Any) -> Iterator[Any]:
         yield from _reachable(vars(state), depth=2)
 
 
-def storage_bytes(tensors: Iterable[Any], device_type: str | None = None) -> int:
-    """Bytes of the distinct storages behind `tensors`, on one kind of device or on all."""
-    seen: dict[tuple[str, int], int] = {}
+def storages(tensors: Iterable[Any], device_type: str | None = None) -> dict[tuple[str, int], Any]:
+    """The distinct storages behind `tensors` by device and address, on one kind of device or on all."""
+    found = {}
     for tensor in tensors:
         for plain in inner_tensors(tensor):
             if device_type is None or plain.device.type == device_type:
                 storage = plain.untyped_storage()
-                seen[(str(plain.device), storage.data_ptr())] = storage.nbytes()
-    return sum(seen.values())
+                found[(str(plain.device), storage.data_ptr())] = storage
+    return found
+
+
+def storage_bytes(tensors: Iterable[Any], device_type: str | None = None) -> int:
+    """Bytes of the distinct storages behind `tensors`, on one kind of device or on all."""
+    return sum(storage.nbytes() for storage in storages(tensors, device_type).values())
 
 
 def model_bytes(model: Any) -> int:
@@ -43,19 +48,28 @@ def model_bytes(model: Any) -> int:
 
 def reachable_bytes(root: Any) -> int:
     """Bytes of every tensor reachable through attributes and containers of `root` (an optimizer, a cache)."""
-    return storage_bytes(_reachable(root, depth=8))
+    return storage_bytes(reachable(root))
+
+
+def reachable(root: Any) -> Iterator[Any]:
+    """Every tensor reachable through attributes and containers of `root`."""
+    return _reachable(root, depth=8)
+
+
+def live_objects(kind: type) -> list[Any]:
+    """Every object of `kind` that Python holds now.
+
+    What was made before the process was forked is not among them (it is frozen out of the collector), nor are tensors
+    that only C++ holds, such as activations saved inside a running backward pass.
+    """
+    return [item for item in gc.get_objects() if issubclass(type(item), kind)]
 
 
 def live_bytes(device_type: str) -> int:
-    """Bytes of every tensor that Python holds now, on one kind of device.
-
-    Tensors made before the process was forked are not among them (they are frozen out of the collector), nor are
-    those that only C++ holds, such as activations saved inside a running backward pass.
-    """
+    """Bytes of every tensor that Python holds now, on one kind of device."""
     import torch
 
-    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
-    return storage_bytes(found, device_type)
+    return storage_bytes(live_objects(torch.Tensor), device_type)
 
 
 def _reachable(root: Any, depth: int, seen: set[int] | None = None) -> Iterator[Any]:

@@ -14,6 +14,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+#: Names the folder of this machine's measured roofs to a trial's meters; it lies beside the cache.
+ROOFS_VARIABLE = "HARNESS_ROOFS"
+
 
 def main(folder: str, own_group: bool = True) -> None:
     """Do the folder's job; the process ends with it."""
@@ -22,6 +25,7 @@ def main(folder: str, own_group: bool = True) -> None:
     _redirect_output(place / "output.txt")
     spec = json.loads((place / "spec.json").read_text())
     sys.path[:0] = [path for path in spec["python_path"] if path not in sys.path]
+    os.environ[ROOFS_VARIABLE] = str(Path(spec["cache"]).parent / "roofs")
     os.environ.update(spec["environment"])
     answer = JOBS[spec["job"]](spec)
     write_whole(place / "row.json", json.dumps(answer, default=str))

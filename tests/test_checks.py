@@ -23,10 +23,27 @@ VALID: dict[str, Any] = {
     "gpu_power_mean_watts": 400.0,
     "gpu_power_limit_watts": 700.0,
     "weights_bytes": 1e9,
+    "peak_requested_bytes": 1.99e9,
     "peak_allocated_bytes": 2e9,
     "peak_reserved_bytes": 3e9,
     "peak_device_bytes": 4e9,
     "gpu_memory_total_bytes": 80e9,
+    **{f"peak_{phase}_{kind}_bytes": 1.5e9 for phase in ("load", "warmup") for kind in ("allocated", "reserved")},
+    "peak_load_device_bytes": 2e9,
+    "peak_warmup_device_bytes": 2e9,
+    "peak_probed_bytes": 2.1e9,
+    "peak_weights_bytes": 1e9,
+    "peak_gradient_bytes": 0.5e9,
+    "peak_optimizer_state_bytes": 0.0,
+    "peak_kv_cache_bytes": 0.1e9,
+    "peak_activation_bytes": 0.3e9,
+    "peak_workspace_bytes": 0.1e9,
+    "peak_other_bytes": 0.08e9,
+    "peak_unattributed_bytes": 0.02e9,
+    "expected_weights_bytes": 1.01e9,
+    "optimizer_state_bytes": 8.001e8,
+    "expected_optimizer_state_bytes": 8e8,
+    "allocator_retries_count": 0,
     "mfu_ratio": 0.4,
     "mbu_ratio": 0.3,
     "gpu_busy_ratio": 1.0,
@@ -49,6 +66,16 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("peak_reserved_bytes", 4.5e9, "peak_reserved_bytes"),
     ("peak_device_bytes", 2.5e9, "peak_device_bytes"),
     ("peak_device_bytes", 90e9, "peak_device_bytes"),
+    ("peak_requested_bytes", 2.1e9, "peak_requested_bytes"),
+    ("peak_load_allocated_bytes", 1.6e9, "peak_load_allocated_bytes"),
+    ("peak_warmup_reserved_bytes", 2.6e9, "peak_warmup_reserved_bytes"),
+    ("peak_warmup_device_bytes", 81e9, "peak_warmup_device_bytes"),
+    ("peak_activation_bytes", 0.4e9, "parts"),
+    ("peak_probed_bytes", 2.2e9, "parts"),
+    ("peak_other_bytes", -0.08e9, "peak_other_bytes"),
+    ("expected_weights_bytes", 1.03e9, "formula"),
+    ("optimizer_state_bytes", 6e8, "formula"),
+    ("allocator_retries_count", 1, "ran out"),
     ("weights_bytes", 2.5e9, "weights_bytes"),
     ("weights_bytes", 0, "weights_bytes"),
     ("gpu_energy_joules", 2001.0, "gpu_energy_joules"),
@@ -76,6 +103,16 @@ def test_a_violation_is_named(field: str, value: Any, named: str):
     found = broken_identities({**VALID, field: value})
     assert found, f"{field} = {value} went unseen"
     assert any(named in line for line in found), found
+
+
+@given(st.floats(-0.2, 0.2))
+def test_a_peak_of_which_too_much_is_unexplained_is_named(ratio: float):
+    peak = VALID["peak_probed_bytes"] - VALID["peak_unattributed_bytes"]
+    unexplained = ratio * peak
+    row = {**VALID, "peak_probed_bytes": peak + unexplained, "peak_unattributed_bytes": unexplained}
+    found = broken_identities(row)
+    assert bool(found) == (abs(unexplained) > 0.02 * (peak + unexplained)), found
+    assert all("unattributed" in line for line in found)
 
 
 @given(st.sets(st.sampled_from(sorted(VALID))))

@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from harness.flops import attention_weights, cache_bytes_per_token, cost_of
+from harness.flops import (
+    attention_backward_flops,
+    attention_forward_flops,
+    attention_weights,
+    cache_bytes_per_token,
+    cost_of,
+)
 from harness.models.hf import HF
 from harness.techniques.attention.grouped_query import GroupedQuery
 from harness.techniques.moe.mixture import Mixture
@@ -185,3 +193,41 @@ def test_a_request_claims_no_more_than_it_does(context_of: Callable[..., Any]):
     found, session = flops_of_steps(workload, context_of(workload=workload, attention="eager", num_hidden_layers=2), 1)
     masked = 2 * TOKENS * attention_weights(session.model.config) * (LENGTH - (LENGTH + 1) / 2)
     assert session.work().model_flops == found - masked
+
+
+SIZES = st.integers(1, 6)
+
+
+@given(batch=SIZES, groups=SIZES, shared=SIZES, queries=SIZES, keys=SIZES, width=SIZES, value_width=SIZES)
+def test_attention_flops_are_those_of_the_products_it_is_made_of(
+    batch: int, groups: int, shared: int, queries: int, keys: int, width: int, value_width: int
+):
+    heads = groups * shared
+    query = torch.ones(batch, heads, queries, width, requires_grad=True)
+    key = torch.ones(batch, groups, keys, width, requires_grad=True)
+    value = torch.ones(batch, groups, keys, value_width, requires_grad=True)
+    shapes = (query.shape, key.shape, value.shape)
+    many = [tensor.repeat_interleave(shared, 1) for tensor in (key, value)]
+    with FlopCounterMode(display=False) as forward:
+        found = (query @ many[0].transpose(2, 3)).softmax(-1) @ many[1]
+    assert attention_forward_flops(*shapes) == forward.get_total_flops()
+    with FlopCounterMode(display=False) as backward:
+        found.sum().backward()
+    # A fused kernel keeps no scores: it computes them again first.
+    scores = 2 * batch * heads * queries * keys * width
+    assert attention_backward_flops(*shapes) == backward.get_total_flops() + scores
+
+
+def test_dense_flops_differ_from_causal_ones_by_the_masked_half_of_attention(context_of: Callable[..., Any]):
+    workload = Prefill(batch_size=BATCH, prompt_tokens=LENGTH, quality_windows=2)
+    found, session = flops_of_steps(workload, context_of(workload=workload, attention="eager", num_hidden_layers=2), 1)
+    masked = 2 * TOKENS * attention_weights(session.model.config) * (LENGTH - (LENGTH + 1) / 2)
+    work = session.work()
+    assert work.dense_model_flops == found == work.model_flops + masked
+
+
+def test_work_without_a_causal_closed_form_has_no_dense_one(context_of: Callable[..., Any]):
+    workload = Prefill(batch_size=BATCH, prompt_tokens=LENGTH, quality_windows=2)
+    context = context_of(workload=workload, model_type="mistral", sliding_window=16)
+    work = workload.prepare(context.model.load(context), context).work()
+    assert (work.model_flops, work.dense_model_flops) == (None, None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import flush
+from harness.flush import UNKNOWN_CACHE_BYTES, Flush, last_level_cache_bytes
 from harness.interfaces import Meter, Session, Work
 from harness.measure import Timings, has_settled, is_enough, make_clock, measure, sampling, unmet
 from harness.protocol import Protocol
@@ -217,8 +220,83 @@ def test_a_sampler_that_fails_is_not_lost_in_silence():
         {"minimum_warmup_steps": 0},
         {"settle_ratio": 0.0},
         {"target_spread_ratio": 1.0},
+        {"cache": "lukewarm"},
     ],
 )
-def test_a_protocol_that_cannot_end_is_refused(wrong: dict[str, float]):
+def test_a_protocol_that_cannot_end_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Protocol(**wrong)
+
+
+class Beside(Meter):
+    metrics = ()
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def before_step(self) -> None:
+        time.sleep(0.002)
+        self.calls.append("stamp")
+
+    def after_step(self) -> None:
+        time.sleep(0.002)
+        self.calls.append("stamp")
+
+
+def test_meters_stand_right_beside_each_step_and_outside_its_time():
+    session = Recorded()
+    found = measure(session, quick(), "cpu", [Beside(session.calls)], None)
+    steps = len(found.warmup_seconds) + found.window.steps
+    assert [call for call in session.calls if call != "forget"] == ["before", "stamp", "step", "stamp"] * steps
+    assert statistics.median(found.window.step_seconds) < 0.001
+
+
+def test_meters_stand_aside_where_the_protocol_has_no_clock():
+    session = Recorded()
+    measure(session, quick(sm_clock=False), "cpu", [Beside(session.calls)], None)
+    assert "stamp" not in session.calls
+
+
+def test_cold_caches_are_written_over_before_each_step_and_outside_its_time(monkeypatch: pytest.MonkeyPatch):
+    class Slow(Flush):
+        def __call__(self) -> None:
+            time.sleep(0.002)
+            session.calls.append("flush")
+
+    session = Recorded()
+    monkeypatch.setattr("harness.measure.Flush", Slow)
+    found = measure(session, quick(cache="cold"), "cpu", [Beside(session.calls)], None)
+    steps = len(found.warmup_seconds) + found.window.steps
+    assert [call for call in session.calls if call != "forget"] == ["before", "flush", "stamp", "step", "stamp"] * steps
+    assert statistics.median(found.window.step_seconds) < 0.001
+    assert found.window.flushed_bytes == 2 * last_level_cache_bytes("cpu")
+
+
+def test_hot_caches_are_left_alone():
+    assert measure(Recorded(), quick(), "cpu", [], None).window.flushed_bytes == 0
+
+
+def test_a_flush_writes_every_byte_of_twice_the_last_level_cache(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flush, "last_level_cache_bytes", lambda device: 3000)
+    found = Flush("cpu")
+    found()
+    found()
+    assert found.bytes == found.buffer.numel() * found.buffer.element_size() == 6000
+    assert found.buffer.tolist() == [2] * 6000
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        (["32K", "32K", "1024K", "32768K"], 32 * 2**20),
+        (["48K", "2M", "1G"], 2**30),
+        (["512"], 512),
+        (["", "no size", "64K"], 2**16),
+        ([], UNKNOWN_CACHE_BYTES),
+    ],
+)
+def test_the_last_level_cache_is_the_largest_that_the_kernel_shows(sizes: list[str], expected: int, tmp_path: Path):
+    for index, size in enumerate(sizes):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size + "\n")
+    assert flush._processor_cache_bytes(tmp_path) == expected

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from harness.errors import UserError
@@ -46,12 +48,20 @@ def memory_power_watts() -> float | None:
 
 def grid_grams_per_kilowatt_hour(country_iso_code: str) -> float:
     """Yearly mean carbon intensity of a country's grid by codecarbon's table; UserError for an unknown country."""
-    import codecarbon
-
-    table = Path(codecarbon.__file__).parent / "data" / "private_infra" / "global_energy_mix.json"
-    mix = json.loads(table.read_text())
+    mix = json.loads((_package_folder() / "data" / "private_infra" / "global_energy_mix.json").read_text())
     if country_iso_code not in mix:
-        raise UserError(
-            f"meters.energy.country_iso_code: {country_iso_code!r} is not in codecarbon's table; use FRA, USA, ..."
-        )
+        raise UserError(f"country_iso_code: {country_iso_code!r} is not in codecarbon's table; use FRA, USA, ...")
     return float(mix[country_iso_code]["carbon_intensity"])
+
+
+def grid_source() -> str:
+    """Where the grid's intensity comes from, with its version."""
+    return f"codecarbon {metadata.version('codecarbon')}, global_energy_mix.json, yearly mean"
+
+
+def _package_folder() -> Path:
+    """The installed package's folder, without importing it: configurations are checked where that would take long."""
+    found = importlib.util.find_spec("codecarbon")
+    if found is None or found.origin is None:
+        raise UserError("country_iso_code: codecarbon, whose table it names, is not installed")
+    return Path(found.origin).parent

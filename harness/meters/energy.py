@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.gpu import nvml, nvml_handle
-from harness.interfaces import Meter, Metric, Readings, Window
-from harness.meters import rapl
-from harness.meters.energy_counter import counter_energy
-
-CLEAN_PERIODS = 100
+from harness.interfaces import Meter, Metric, Readings, Session, Window
+from harness.meters import carbon, gpu_energy, rapl
 
 
 @dataclass
@@ -21,34 +15,41 @@ class Energy(Meter):
     """The GPU's energy counter between updates, the processor's RAPL where readable, and codecarbon's model.
 
     `country_iso_code` (three letters) names the grid for carbon; without it carbon stays null. The grid's intensity is
-    codecarbon's offline yearly mean.
+    codecarbon's offline yearly mean. `pue`, `embodied_total_grams` and `lifetime_seconds` are inputs of the SCI.
+    After the window it waits at most `idle_after_seconds` for the idle power to settle; 0 leaves that out.
     """
 
+    idle_after_seconds: float = 1.0
     country_iso_code: str = ""
+    pue: float | None = None
+    embodied_total_grams: float | None = None
+    lifetime_seconds: float | None = None
 
     period_seconds = 0.02
     metrics: ClassVar = (
-        Metric(
-            "gpu_energy_joules", "energy of the whole GPU over the window, idle share included, by its counter", "lower"
-        ),
-        Metric("gpu_energy_uncertainty_joules", "what one period of the counter holds at the window's mean power"),
-        Metric("gpu_energy_per_step_joules", "gross GPU energy of a step", "lower"),
-        Metric("gpu_energy_per_token_joules", "gross GPU energy of a token of `token_kind`", "lower"),
-        Metric("gpu_power_mean_watts", "GPU energy over the window's time", "lower"),
-        Metric("gpu_power_maximum_watts", "highest instant power that was sampled"),
-        Metric("gpu_idle_power_watts", "GPU power before the model was loaded, with a context"),
-        Metric("gpu_energy_net_joules", "gross energy less idle power times the window", "lower"),
-        Metric("gpu_counter_period_seconds", "refresh period of the energy counter, inferred"),
+        *gpu_energy.METRICS,
         Metric("cpu_energy_joules", "energy of the processor package over the window, by RAPL", "lower"),
         Metric("cpu_energy_estimated_joules", "codecarbon's load model of the whole machine's processor", "lower"),
         Metric("memory_energy_estimated_joules", "codecarbon's constant model of the machine's memory modules"),
         Metric("energy_per_token_estimated_joules", "estimated processor and memory energy of a token", "lower"),
-        Metric(
-            "carbon_estimated_grams",
-            "energy (by counter for a GPU, else estimated) times the grid's yearly mean",
-            "lower",
-        ),
+        *carbon.METRICS,
     )
+
+    def __post_init__(self) -> None:
+        from harness.meters.codecarbon_model import grid_grams_per_kilowatt_hour
+
+        if self.idle_after_seconds < 0:
+            raise ValueError("idle_after_seconds must be 0 (off) or above")
+        if self.pue is not None and self.pue < 1:
+            raise ValueError("pue must be at least 1, or null where it is unknown")
+        if (self.embodied_total_grams is None) != (self.lifetime_seconds is None):
+            raise ValueError("embodied_total_grams and lifetime_seconds need each other: give both or neither")
+        if self.embodied_total_grams is not None and self.embodied_total_grams < 0:
+            raise ValueError("embodied_total_grams must be 0 or above")
+        if self.lifetime_seconds is not None and self.lifetime_seconds <= 0:
+            raise ValueError("lifetime_seconds must be above 0")
+        if self.country_iso_code:
+            grid_grams_per_kilowatt_hour(self.country_iso_code)  # an unknown name stops a sweep before it starts
 
     def once(self) -> Mapping[str, str]:
         """The processor's TDP: codecarbon takes seconds to look it up."""
@@ -58,102 +59,56 @@ class Energy(Meter):
         return {} if watts is None else {TDP_VARIABLE: str(watts)}
 
     def open(self, device: str) -> None:
-        """Read the idle power before anything is loaded."""
-        self._state = _State(cuda=device == "cuda")
-        if not self._state.cuda:
+        """Read the GPU's idle power before anything is loaded."""
+        self._gpu = gpu_energy.GpuEnergy() if device == "cuda" else None
+        if self._gpu is None:
             self.period_seconds = None  # no counter to follow: the thread may sleep
-        else:
-            self._state.handle = nvml_handle()
-            self._state.idle_watts = _idle_watts(self._state.handle)
 
     def start(self) -> None:
         """First readings."""
-        state = self._state
-        state.rapl_start = rapl.microjoules()
-        state.load_start = _busy_and_total_ticks()
+        self._rapl = [rapl.microjoules()]
+        self._load = [_busy_and_total_ticks()]
         self.sample()
 
     def sample(self) -> None:
-        """The counter, and the instant power every fifth time (it is refreshed every 100 ms)."""
-        state = self._state
-        if state.cuda and not state.counter_fault:
-            try:
-                joules = nvml().nvmlDeviceGetTotalEnergyConsumption(state.handle) / 1e3
-            except nvml().NVMLError as error:
-                state.counter_fault = f"this GPU has no energy counter: NVML answers {error}"
-                return
-            state.counter.append((time.perf_counter_ns(), joules))
-            if len(state.counter) % 5 == 1:
-                watts = _instant_power_watts(state.handle)
-                if watts is not None:
-                    state.power.append(watts)
+        """The GPU's counter and power."""
+        if self._gpu is not None:
+            self._gpu.sample()
 
     def stop(self) -> None:
-        """Last readings."""
-        state = self._state
-        self.sample()
-        state.rapl_end = rapl.microjoules()
-        state.load_end = _busy_and_total_ticks()
+        """Last readings; the GPU's come last, because they wait for its counter."""
+        self._rapl.append(rapl.microjoules())
+        self._load.append(_busy_and_total_ticks())
+        if self._gpu is not None:
+            self._gpu.stop()
+
+    def probe(self, session: Session) -> None:
+        """The GPU's idle power again, once it has settled."""
+        if self._gpu is not None:
+            self._gpu.read_idle_power_again(self.idle_after_seconds)
 
     def readings(self, window: Window) -> Readings:
         """Joules by source; null with a reason where there is none."""
-        values: dict[str, float | None] = {}
-        reasons: dict[str, str] = {}
-        facts: dict[str, Any] = {"energy_source": "none", "carbon_region": self.country_iso_code or None}
-        self._add_gpu(window, values, reasons, facts)
+        no_gpu = Readings(reasons={metric.name: "no GPU" for metric in gpu_energy.METRICS})
+        found = no_gpu if self._gpu is None else self._gpu.readings(window)
+        values: dict[str, float | None] = dict(found.values)
+        reasons, facts = dict(found.reasons), {"energy_source": "none", **found.facts}
         self._add_rapl(window, values, reasons)
         self._add_estimate(window, values, reasons)
-        self._add_carbon(values, reasons, facts)
-        samples = {"gpu_power_watts": self._state.power} if self._state.power else {}
-        return Readings(values, reasons, facts, samples)
+        self._add_carbon(window, values, reasons, facts)
+        return Readings(values, reasons, facts, found.samples)
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
         processor = "RAPL" if rapl.microjoules() is not None else f"unavailable: {rapl.ABSENT}"
-        gpu = "NVML energy counter" if device == "cuda" else "unavailable: no GPU"
         return {
-            "GPU energy": gpu,
+            "GPU energy": gpu_energy.availability() if device == "cuda" else "unavailable: no GPU",
             "processor energy": processor,
             "estimated energy": "codecarbon's load model, in `_estimated_` columns only",
         }
 
-    def _add_gpu(
-        self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]
-    ) -> None:
-        names = [metric.name for metric in self.metrics if metric.name.startswith("gpu_")]
-        state = self._state
-        if not state.cuda:
-            reasons.update(dict.fromkeys(names, "no GPU"))
-            return
-        values["gpu_idle_power_watts"] = state.idle_watts
-        values["gpu_power_maximum_watts"] = max(state.power, default=None)
-        if state.idle_watts is None or not state.power:
-            instant = ("gpu_idle_power_watts", "gpu_power_maximum_watts", "gpu_energy_net_joules")
-            reasons.update(dict.fromkeys(instant, state.counter_fault or "NVML gave no instant power"))
-        found = counter_energy(state.counter, window.start_ns, window.end_ns)
-        values["gpu_counter_period_seconds"] = found.period_seconds
-        if found.joules is None:
-            reason = state.counter_fault or found.reason
-            reasons.update({name: reason for name in names if values.get(name) is None and name not in reasons})
-            return
-        watts = found.joules / window.seconds
-        values |= {
-            "gpu_energy_joules": found.joules,
-            "gpu_power_mean_watts": watts,
-            "gpu_energy_uncertainty_joules": watts * (found.period_seconds or 0.0),
-            "gpu_energy_per_step_joules": found.joules / window.steps,
-            "gpu_energy_per_token_joules": found.joules / (window.steps * window.work.tokens),
-        }
-        if state.idle_watts is not None:
-            values["gpu_energy_net_joules"] = found.joules - state.idle_watts * window.seconds
-        facts["energy_source"] = "counter"
-        facts["energy_window_periods"] = found.periods
-        facts["energy_window"] = (
-            "clean" if found.periods >= CLEAN_PERIODS else f"coarse: {found.periods:.0f} counter periods"
-        )
-
     def _add_rapl(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
-        before, after = self._state.rapl_start, self._state.rapl_end
+        before, after = self._rapl
         if before is None or after is None:
             reasons["cpu_energy_joules"] = rapl.ABSENT
         elif window.seconds < 0.1:
@@ -165,8 +120,7 @@ class Energy(Meter):
     def _add_estimate(self, window: Window, values: dict[str, float | None], reasons: dict[str, str]) -> None:
         from harness.meters.codecarbon_model import cpu_power_watts, memory_power_watts
 
-        busy = self._state.load_end[0] - self._state.load_start[0]
-        total = self._state.load_end[1] - self._state.load_start[1]
+        busy, total = (after - before for before, after in zip(*self._load, strict=True))
         cpu = cpu_power_watts(busy / total) if total else None
         memory = memory_power_watts()
         values["cpu_energy_estimated_joules"] = None if cpu is None else cpu * window.seconds
@@ -176,65 +130,40 @@ class Energy(Meter):
                 "codecarbon knows no power of this processor" if total else "shorter than a tick of the kernel's clock"
             )
             reasons["cpu_energy_estimated_joules"] = reasons["energy_per_token_estimated_joules"] = reason
-        if cpu is not None and memory is not None:
-            tokens = window.steps * window.work.tokens
+        tokens = window.steps * window.work.tokens
+        if not tokens:
+            reasons["energy_per_token_estimated_joules"] = gpu_energy.NO_TOKENS
+        elif cpu is not None and memory is not None:
             values["energy_per_token_estimated_joules"] = (cpu + memory) * window.seconds / tokens
 
-    def _add_carbon(self, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]) -> None:
-        from harness.meters.codecarbon_model import grid_grams_per_kilowatt_hour
+    def _add_carbon(
+        self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]
+    ) -> None:
+        from harness.meters.codecarbon_model import grid_grams_per_kilowatt_hour, grid_source
 
-        if not self.country_iso_code:
-            reasons["carbon_estimated_grams"] = "no grid is named: set meters.energy.country_iso_code"
-            return
-        intensity = grid_grams_per_kilowatt_hour(self.country_iso_code)
-        facts["grid_grams_per_kilowatt_hour"] = intensity
-        names = ["cpu_energy_estimated_joules", "memory_energy_estimated_joules"]
-        names += ["gpu_energy_joules"] if self._state.cuda else []
-        parts = [values.get(name) for name in names]
-        joules = [part for part in parts if part is not None]
-        if len(joules) < len(parts):
-            absent = ", ".join(name for name, part in zip(names, parts, strict=True) if part is None)
-            reasons["carbon_estimated_grams"] = f"a part of the energy is unknown: {absent}"
-            return
-        values["carbon_estimated_grams"] = sum(joules) / 3.6e6 * intensity
-
-
-@dataclass
-class _State:
-    """What one window's readings hold."""
-
-    cuda: bool
-    handle: Any = None
-    idle_watts: float | None = None
-    rapl_start: int | None = None
-    rapl_end: int | None = None
-    load_start: tuple[int, int] = (0, 0)
-    load_end: tuple[int, int] = (0, 0)
-    counter_fault: str = ""
-
-    def __post_init__(self) -> None:
-        self.counter: list[tuple[int, float]] = []
-        self.power: list[float] = []
+        intensity = grid_grams_per_kilowatt_hour(self.country_iso_code) if self.country_iso_code else None
+        factors = carbon.Factors(intensity, self.pue, self.embodied_total_grams, self.lifetime_seconds)
+        measured = {"gpu_energy_joules": "GPU"} if self._gpu is not None else {"cpu_energy_joules": "processor package"}
+        if values.get("cpu_energy_joules") is not None:
+            measured["cpu_energy_joules"] = "processor package"
+        modelled = ["cpu_energy_estimated_joules", "memory_energy_estimated_joules"]
+        modelled += ["gpu_energy_joules"] if self._gpu is not None else []
+        found, why = carbon.sci(factors, window, _sum(values, list(measured)), _sum(values, modelled))
+        values |= found
+        reasons |= why
+        facts["carbon_region"] = self.country_iso_code or None
+        facts["grid_intensity_source"] = grid_source() if self.country_iso_code else None
+        facts["pue"] = "not given: taken as 1" if self.pue is None else self.pue
+        facts["sci_boundary"] = " + ".join(measured.values()) if values["sci_energy_joules"] is not None else None
 
 
-def _idle_watts(handle: Any) -> float | None:
-    """Median of the instant power over three of its updates, before the trial has given the GPU any work."""
-    found = []
-    for _ in range(6):
-        watts = _instant_power_watts(handle)
-        if watts is None:
-            return None
-        found.append(watts)
-        time.sleep(0.06)
-    return statistics.median(found)
-
-
-def _instant_power_watts(handle: Any) -> float | None:
-    """NVML's instant power. The plain power reading is a one-second mean on newer GPUs and is not used."""
-
-    library = nvml()
-    value = library.nvmlDeviceGetFieldValues(handle, [library.NVML_FI_DEV_POWER_INSTANT])[0]
-    return value.value.uiVal / 1e3 if value.nvmlReturn == library.NVML_SUCCESS else None
+def _sum(values: Mapping[str, float | None], names: list[str]) -> tuple[float | None, str]:
+    """Joules of all parts, or None and which of them is unknown."""
+    parts = [values.get(name) for name in names]
+    absent = ", ".join(name for name, part in zip(names, parts, strict=True) if part is None)
+    if absent:
+        return None, f"a part of the energy is unknown: {absent}"
+    return sum(part for part in parts if part is not None), ""
 
 
 def _busy_and_total_ticks() -> tuple[int, int]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from harness.environment import device_name, usable_cores
+from harness import machine_load, measured_roofs
+from harness.environment import device_name
 from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Meter, Metric, Readings, Window
+from harness.measured_roofs import MeasuredRoofs
 from harness.meters import gpm
+from harness.meters.peaks import Peaks
+from harness.meters.rates import measure_roofs
 from harness.meters.roofs import roof_of
-
-#: Above this share of processor time for others, a row says that the machine was not quiet.
-QUIET_RATIO = 0.05
 
 
 class Utilization(Meter):
@@ -25,7 +24,18 @@ class Utilization(Meter):
     metrics: ClassVar = (
         Metric("model_flops_per_second", "FLOPs that the method requires, over the steps' time", "higher"),
         Metric("mfu_ratio", "model FLOPs over the datasheet's dense peak in the weights' dtype", "higher"),
+        Metric("mfu_at_clock_ratio", "model FLOPs over the dense peak at the window's mean clock", "higher"),
+        Metric(
+            "mfu_of_measured_roof_ratio",
+            "model FLOPs over the best matrix product that `harness calibrate` saw on this very device",
+            "higher",
+        ),
         Metric("mbu_ratio", "bytes that must move over the datasheet's memory bandwidth", "higher"),
+        Metric(
+            "mbu_of_measured_roof_ratio",
+            "bytes that must move over the best memory rate that `harness calibrate` saw on this very device",
+            "higher",
+        ),
         Metric("gpu_busy_ratio", "share of time with at least one kernel running (NVML's `utilization.gpu`)"),
         Metric("sm_active_ratio", "share of multiprocessor time with work, by GPM", "higher"),
         Metric("tensor_active_ratio", "share of time that the tensor pipes worked, by GPM", "higher"),
@@ -45,8 +55,7 @@ class Utilization(Meter):
     def open(self, device: str) -> None:
         """Prepare the counters."""
         self.cuda = device == "cuda"
-        self.part = device_name(device)
-        self.roof = roof_of(self.part) if self.cuda else None
+        self.device = device
         self.busy: list[float] = []
         self.clocks: list[float] = []
         self.temperatures: list[float] = []
@@ -57,7 +66,7 @@ class Utilization(Meter):
 
     def start(self) -> None:
         """First readings of the counters that are read as differences."""
-        self.cpu_start = (time.process_time(), time.perf_counter(), _machine_ticks())
+        self.before = machine_load.snapshot()
         if self.cuda:
             self.first_sample, self.activity_reason = gpm.sample(self.handle)
 
@@ -71,46 +80,28 @@ class Utilization(Meter):
 
     def stop(self) -> None:
         """Last readings."""
-        before, after = self.cpu_start, (time.process_time(), time.perf_counter(), _machine_ticks())
-        wall = after[1] - before[1]
-        self.cpu_busy = (after[0] - before[0]) / (wall * usable_cores())
-        total = sum(after[2].values()) - sum(before[2].values())
-        idle = sum(after[2].get(key, 0) - before[2].get(key, 0) for key in ("idle", "iowait"))
-        steal = after[2].get("steal", 0) - before[2].get("steal", 0)
-        self.machine_busy = 1 - idle / total if total else None
-        self.steal = steal / total if total else None
-        own = (after[0] - before[0]) / (wall * (os.cpu_count() or 1))
-        self.others_busy = None if self.machine_busy is None else max(0.0, self.machine_busy - own)
+        self.load = machine_load.between(self.before, machine_load.snapshot())
         if self.cuda and self.first_sample is not None:
             self.activity, self.activity_reason = gpm.difference(self.handle, self.first_sample)
 
     def readings(self, window: Window) -> Readings:
         """Rates over the steps' own time, so that gaps between steps do not count against a technique."""
-        seconds = sum(window.step_seconds)
+        load = self.load
         values: dict[str, float | None] = {
-            "cpu_busy_ratio": self.cpu_busy,
-            "machine_busy_ratio": self.machine_busy,
-            "others_busy_ratio": self.others_busy,
-            "steal_ratio": self.steal,
+            "cpu_busy_ratio": load.cpu_busy_ratio,
+            "machine_busy_ratio": load.machine_busy_ratio,
+            "others_busy_ratio": load.others_busy_ratio,
+            "steal_ratio": load.steal_ratio,
         }
-        reasons: dict[str, str] = {}
-        if self.machine_busy is None:
-            names = ("machine_busy_ratio", "others_busy_ratio", "steal_ratio")
-            reasons.update(dict.fromkeys(names, "shorter than a tick of the kernel's clock"))
-        flops, moved = window.work.model_flops, window.work.moved_bytes
-        if flops is None:
-            reasons["model_flops_per_second"] = reasons["mfu_ratio"] = "no closed form for this model and method"
-        else:
-            values["model_flops_per_second"] = flops * window.steps / seconds
-            values["mfu_ratio"], reasons["mfu_ratio"] = self._mfu(flops * window.steps / seconds, window.work.dtype)
-        if moved is None:
-            reasons["mbu_ratio"] = "no closed form of the bytes that this method must move"
-        elif self.roof is None:
-            reasons["mbu_ratio"] = self._no_roof()
-        else:
-            values["mbu_ratio"] = moved * window.steps / seconds / self.roof.bytes_per_second
+        reasons = {name: "shorter than a tick of the kernel's clock" for name, value in values.items() if value is None}
+        facts: dict[str, Any] = {"quiet": load.quiet}
+        self._add_rates(window, values, reasons, facts)
         self._add_counters(values, reasons)
-        return Readings(values, {name: reason for name, reason in reasons.items() if reason}, {"quiet": self._quiet()})
+        return Readings(values, reasons, facts)
+
+    def calibrate(self, device: str, seconds: float, say: Callable[[str], object]) -> MeasuredRoofs:
+        """The best rates of matrix products and of memory."""
+        return measure_roofs(device, seconds, say)
 
     def availability(self, device: str) -> Mapping[str, str]:
         """Sources on this machine."""
@@ -119,22 +110,39 @@ class Utilization(Meter):
         activity = "unavailable: no GPU"
         if device == "cuda":
             activity = gpm.sample(nvml_handle())[1] or "NVML GPM"
-        return {"MFU and MBU": roof, "SM, tensor and DRAM activity": activity, "processor time": "kernel accounting"}
+        return {
+            "MFU and MBU": roof,
+            "MFU and MBU of this machine's own roofs": measured_roofs.availability(device),
+            "SM, tensor and DRAM activity": activity,
+            "processor time": "kernel accounting",
+        }
 
-    def _mfu(self, rate: float, dtype: str) -> tuple[float | None, str]:
-        if self.roof is None:
-            return None, self._no_roof()
-        if dtype not in self.roof.flops_per_second:
-            return None, f"no peak for {dtype} on this part"
-        return rate / self.roof.flops_per_second[dtype], ""
-
-    def _quiet(self) -> str:
-        """Whether the machine was this trial's alone: others on two cores can slow a step several times over."""
-        taken = max(self.others_busy or 0.0, self.steal or 0.0)
-        return "quiet" if taken <= QUIET_RATIO else f"not quiet: others took {taken:.0%} of the processor"
-
-    def _no_roof(self) -> str:
-        return f"no datasheet peak is kept for {self.part!r}"
+    def _add_rates(
+        self, window: Window, values: dict[str, float | None], reasons: dict[str, str], facts: dict[str, Any]
+    ) -> None:
+        seconds, dtype = sum(window.step_seconds), window.work.dtype
+        flops, moved = window.work.model_flops, window.work.moved_bytes
+        # Read here, because a processor's roof depends on the threads that the trial's libraries have settled on.
+        peaks = Peaks(self.device, device_name(self.device))
+        if peaks.measured is not None:
+            facts["measured_roof"] = measured_roofs.facts(peaks.measured, dtype)
+        clock = statistics.fmean(self.clocks) if self.clocks else None
+        compute = {
+            "mfu_ratio": peaks.datasheet_flops(dtype),
+            "mfu_at_clock_ratio": peaks.flops_at(clock, dtype),
+            "mfu_of_measured_roof_ratio": peaks.measured_flops(dtype),
+        }
+        if flops is None:
+            absent = ["model_flops_per_second", *compute]
+            reasons.update(dict.fromkeys(absent, "no closed form for this model and method"))
+        else:
+            values["model_flops_per_second"] = rate = flops * window.steps / seconds
+            _hold_against(compute, rate, values, reasons)
+        memory = {"mbu_ratio": peaks.datasheet_bytes(), "mbu_of_measured_roof_ratio": peaks.measured_bytes(moved)}
+        if moved is None:
+            reasons.update(dict.fromkeys(memory, "no closed form of the bytes that this method must move"))
+        else:
+            _hold_against(memory, moved * window.steps / seconds, values, reasons)
 
     def _add_counters(self, values: dict[str, float | None], reasons: dict[str, str]) -> None:
         for name, samples, pick in (
@@ -153,12 +161,14 @@ class Utilization(Meter):
                 reasons[name] = self.activity_reason
 
 
-def _machine_ticks() -> dict[str, int]:
-    """The kernel's accounting of all cores, in ticks since start; empty where there is none."""
-    try:
-        with open("/proc/stat") as file:
-            parts = file.readline().split()[1:9]
-    except OSError:
-        return {}
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    return dict(zip(names, map(int, parts), strict=False))
+def _hold_against(
+    peaks: Mapping[str, tuple[float | None, str]],
+    rate: float,
+    values: dict[str, float | None],
+    reasons: dict[str, str],
+) -> None:
+    """`rate` over each peak under its column's name, or the reason why there is no such peak."""
+    for name, (peak, reason) in peaks.items():
+        values[name] = None if peak is None else rate / peak
+        if peak is None:
+            reasons[name] = reason

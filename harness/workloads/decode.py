@@ -65,10 +65,12 @@ class _Decode(InferenceSession):
     def work(self) -> Work:
         positions = self.prompt_tokens + (self.new_tokens + 1) / 2
         cache = self.plain_cache_bytes(int(positions))
+        flops = self.cost.forward_flops(self.batch_size, positions)
         return Work(
             samples=self.batch_size,
             output_tokens=self.batch_size,
-            model_flops=self.cost.forward_flops(self.batch_size, positions),
+            model_flops=flops,
+            dense_model_flops=flops,  # nothing that is cached is masked
             moved_bytes=None if cache is None or self.context_changes_cache() else self.cost.touched_bytes + cache,
             dtype=self.dtype,
         )

@@ -75,13 +75,21 @@ class _Generate(InferenceSession):
         self.ttft, self.gaps, self.requests = [], [], []
 
     def work(self) -> Work:
-        tokens, new = self.batch_size * self.prompt_tokens, self.batch_size * self.new_tokens
-        first = self.cost.forward_flops(tokens, (self.prompt_tokens + 1) / 2, predicted=self.batch_size)
-        rest = self.cost.forward_flops(new - self.batch_size, self.prompt_tokens + self.new_tokens / 2)
-        flops = None if first is None or rest is None or self.arguments else first + rest
         return Work(
-            samples=self.batch_size, prompt_tokens=tokens, output_tokens=new, model_flops=flops, dtype=self.dtype
+            samples=self.batch_size,
+            prompt_tokens=self.batch_size * self.prompt_tokens,
+            output_tokens=self.batch_size * self.new_tokens,
+            model_flops=self._flops((self.prompt_tokens + 1) / 2),
+            dense_model_flops=self._flops(self.prompt_tokens),
+            dtype=self.dtype,
         )
+
+    def _flops(self, prompt_positions: float) -> float | None:
+        """FLOPs of a request whose prompt's tokens attend to so many positions on average."""
+        tokens, later = self.batch_size * self.prompt_tokens, self.batch_size * (self.new_tokens - 1)
+        first = self.cost.forward_flops(tokens, prompt_positions, predicted=self.batch_size)
+        rest = self.cost.forward_flops(later, self.prompt_tokens + self.new_tokens / 2)
+        return None if first is None or rest is None or self.arguments else first + rest
 
     def samples(self) -> Mapping[str, list[float]]:
         # Copies: a meter's probe steps once more after the window, and its disturbed times are no sample.

@@ -106,12 +106,21 @@ class _Training(Session):
 
     def work(self) -> Work:
         size, length = self.workload.batch_size, self.workload.sequence_length
-        forward = self.cost.forward_flops(size * length, (length + 1) / 2)
-        backward = self.cost.backward_flops(size * length, (length + 1) / 2)
-        flops = None
-        if forward is not None and backward is not None:
-            flops = self.update.training_flops(forward, backward) if self.update else forward + backward
-        return Work(samples=size, trained_tokens=size * length, model_flops=flops, dtype=self.dtype)
+        return Work(
+            samples=size,
+            trained_tokens=size * length,
+            model_flops=self._flops((length + 1) / 2),
+            dense_model_flops=self._flops(length),
+            dtype=self.dtype,
+        )
+
+    def _flops(self, positions: float) -> float | None:
+        """FLOPs of a step whose tokens attend to so many positions on average."""
+        tokens = self.workload.batch_size * self.workload.sequence_length
+        forward, backward = self.cost.forward_flops(tokens, positions), self.cost.backward_flops(tokens, positions)
+        if forward is None or backward is None:
+            return None
+        return self.update.training_flops(forward, backward) if self.update else forward + backward
 
     def counted(self) -> Mapping[str, int]:
         return {"trained_tokens": self.trained_tokens}

@@ -131,6 +131,7 @@ def large(new_sweep: Callable[[], Any]) -> dict[str, Any]:
         *options, "protocol.minimum_seconds=3", "protocol.maximum_seconds=5", "corpus.maximum_bytes=400000"
     )
     assert done.returncode == 0, done.stderr
+    assert "loads its libraries anew" not in done.stderr, "what is preloaded must leave forks that can use the GPU"
     (row,) = sweep.rows()
     assert row["status"] == "ok", row["reason"]
     return row
@@ -139,7 +140,8 @@ def large(new_sweep: Callable[[], Any]) -> dict[str, Any]:
 def test_random_weights_are_made_on_the_device(large: dict[str, Any]):
     assert large["weights_bytes"] > 6e9
     assert large["peak_load_host_bytes"] - large["framework_host_bytes"] < large["weights_bytes"] / 4
-    assert large["peak_load_allocated_bytes"] < 1.1 * large["weights_bytes"]
+    # transformers makes the output layer before it ties it to the embeddings, which are an eighth of these weights.
+    assert large["peak_load_allocated_bytes"] < 1.15 * large["weights_bytes"]
 
 
 def test_a_row_of_a_large_model_breaks_no_identity(large: dict[str, Any]):

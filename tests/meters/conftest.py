@@ -45,6 +45,9 @@ class FakeNVML(ModuleType):
     def nvmlDeviceGetName(self, handle: int) -> str:
         return self.name
 
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return "GPU-0aa5c0de-1111-2222-3333-444455556666"
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
         if not self.has_counter:
             raise NVMLError("Not Supported")

@@ -50,3 +50,14 @@ def test_memory_causes_add_up_to_the_peak(contents, row):
     causes = causes_of(board.measured).iloc[0]
     assert causes["rest"] == pytest.approx(100e6 - 40e6 - 5e6 - 20e6 - 10e6)
     assert causes.sum() == pytest.approx(100e6)
+
+
+def test_a_peak_that_was_taken_apart_shows_its_parts(contents, row):
+    parts = {"weights": 40e6, "gradient": 5e6, "optimizer_state": 20e6, "kv_cache": 0.0, "activation": 25e6}
+    columns = {f"peak_{part}_bytes": size for part, size in {**parts, "workspace": 8e6}.items()}
+    board = board_of(contents, [row(**columns, gradient_bytes=50e6), row("a")])
+    causes = causes_of(board.measured).set_index(board.measured["technique"])
+    assert causes.loc["none", "gradients"] == 5e6, "at the peak, not after the step"
+    assert causes.loc["none", "activations"] == 25e6
+    assert causes.loc["a", "activations"] == 0
+    assert causes.sum(axis=1).tolist() == pytest.approx([100e6, 100e6])
