@@ -15,10 +15,16 @@ ESTIMATES = ("cpu_energy_estimated_joules", "memory_energy_estimated_joules")
 
 
 def recomputed(row: Mapping[str, Any]) -> dict[str, float]:
-    """Derived columns by name, as the stored samples give them; only those whose sources the row holds."""
+    """Derived columns by name, as the stored samples give them; only those whose sources the row holds.
+
+    A column that the row leaves null with a reason is left out: its meter had grounds that the samples do not show.
+    """
     if not row.get("step_seconds"):
         return {}
-    return {**_step_times(row), **_token_times(row), **_rates(row), **_energy(row), **_estimates(row)}
+    reasons = json.loads(row.get("reasons_json") or "{}")
+    parts = (_step_times, _token_times, _rates, _memory, _energy, _estimates, _carbon)
+    found = {name: value for part in parts for name, value in part(row).items()}
+    return {name: value for name, value in found.items() if row.get(name) is not None or name not in reasons}
 
 
 def disagreeing(row: Mapping[str, Any]) -> list[str]:
@@ -72,39 +78,67 @@ def _rates(row: Mapping[str, Any]) -> dict[str, float]:
         "throughput_tokens_per_second": row["step_tokens_count"] * per_second,
         "throughput_samples_per_second": row["step_samples_count"] * per_second,
     }
+    roof = _facts(row).get("measured_roof") or {}
     if row.get("step_model_flops") is not None:
         found["model_flops_per_second"] = row["step_model_flops"] * per_second
+        if roof.get("flops_per_second"):
+            found["mfu_of_measured_roof_ratio"] = found["model_flops_per_second"] / roof["flops_per_second"]
+    if row.get("step_moved_bytes") is not None and roof.get("bytes_per_second"):
+        found["mbu_of_measured_roof_ratio"] = row["step_moved_bytes"] * per_second / roof["bytes_per_second"]
     return found
+
+
+def _memory(row: Mapping[str, Any]) -> dict[str, float]:
+    reserved, allocated = row.get("peak_reserved_bytes"), row.get("peak_allocated_bytes")
+    return {} if reserved is None or allocated is None else {"fragmentation_bytes": reserved - allocated}
 
 
 def _energy(row: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     if row.get("gpu_power_watts"):
         found["gpu_power_maximum_watts"] = max(row["gpu_power_watts"])
+    before, after = row.get("gpu_idle_power_watts"), row.get("gpu_idle_power_after_watts")
+    if before is not None and after is not None:
+        found["idle_power_moved_ratio"] = after / before - 1
     joules, steps, seconds = row.get("gpu_energy_joules"), len(row["step_seconds"]), row["window_seconds"]
     if joules is None:
         return found
-    found |= {
-        "gpu_energy_per_step_joules": joules / steps,
-        "gpu_energy_per_token_joules": joules / steps / row["step_tokens_count"],
-        "gpu_power_mean_watts": joules / seconds,
-    }
-    if row.get("gpu_counter_period_seconds") is not None:
-        found["gpu_energy_uncertainty_joules"] = joules / seconds * row["gpu_counter_period_seconds"]
-    if row.get("gpu_idle_power_watts") is not None:
-        found["gpu_energy_net_joules"] = joules - row["gpu_idle_power_watts"] * seconds
+    found |= {"gpu_energy_per_step_joules": joules / steps, "gpu_power_mean_watts": joules / seconds}
+    if row["step_tokens_count"]:
+        found["gpu_energy_per_token_joules"] = joules / steps / row["step_tokens_count"]
+    if before is not None:
+        found["gpu_energy_net_joules"] = joules - before * seconds
+    if row.get("gpu_energy_integrated_joules") is not None:
+        found["gpu_energy_integrated_over_counter_ratio"] = row["gpu_energy_integrated_joules"] / joules
     return found
 
 
 def _estimates(row: Mapping[str, Any]) -> dict[str, float]:
     parts = [row.get(name) for name in ESTIMATES]
-    if None in parts:
-        return {}
     joules = math.fsum(part for part in parts if part is not None)
     tokens = len(row["step_seconds"]) * row["step_tokens_count"]
-    found = {"energy_per_token_estimated_joules": joules / tokens}
-    intensity = json.loads(row.get("facts_json") or "{}").get("grid_grams_per_kilowatt_hour")
-    gpu = row.get("gpu_energy_joules") if row.get("device") == "cuda" else 0.0
-    if intensity is not None and gpu is not None:
-        found["carbon_estimated_grams"] = (joules + gpu) / 3.6e6 * intensity
+    return {"energy_per_token_estimated_joules": joules / tokens} if None not in parts and tokens else {}
+
+
+def _carbon(row: Mapping[str, Any]) -> dict[str, float]:
+    """Source: Software Carbon Intensity 1.1, (E x I + M) / R with PUE on E."""
+    found: dict[str, float] = {}
+    pue = _facts(row).get("pue")
+    factor = pue if isinstance(pue, int | float) else 1.0
+    intensity, embodied = row.get("grid_intensity_grams_per_kilowatt_hour"), row.get("embodied_grams")
+    counts = {"token": row["step_tokens_count"], "sample": row["step_samples_count"]}
+    for infix in ("", "_estimated"):
+        joules = row.get(f"sci_energy{infix}_joules")
+        if joules is None or intensity is None:
+            continue
+        grams = joules * factor * intensity / 3.6e6
+        if infix:
+            found["carbon_estimated_grams"] = grams
+        for unit, count in counts.items():
+            if embodied is not None and count:
+                found[f"sci{infix}_grams_per_{unit}"] = (grams + embodied) / count / len(row["step_seconds"])
     return found
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(row.get("facts_json") or "{}")

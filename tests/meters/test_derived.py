@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.derived import disagreeing, recomputed
-from harness.interfaces import Readings, Window, Work
-from harness.meters import energy
+from harness.interfaces import Readings, Session, Window, Work
+from harness.meters import energy, gpu_energy
 from harness.meters.codecarbon_model import TDP_VARIABLE, tdp_watts
 from harness.meters.latency import Latency
 from harness.meters.utilization import Utilization
@@ -83,7 +83,7 @@ def test_token_times(requests: list[list[float]], samples: int):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_energy(seed: int, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch):
+def test_energy_and_carbon(seed: int, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch):
     chance = random.Random(seed)
     monkeypatch.setenv(TDP_VARIABLE, "100")
     tdp_watts.cache_clear()
@@ -91,13 +91,21 @@ def test_energy(seed: int, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch):
     def sleep(length: float) -> None:
         fake_gpu.now += length
 
-    clock = SimpleNamespace(perf_counter_ns=lambda: int(fake_gpu.now * 1e9), sleep=sleep, perf_counter=lambda: 0.0)
-    monkeypatch.setattr(energy, "time", clock)
+    def instant(*_: Any) -> tuple[int, float]:
+        # Within a percent, so that idle power settles; new at each refresh.
+        return int(fake_gpu.now // 0.1), fake_gpu.watts * (1 + 0.001 * (fake_gpu.now // 0.1 % 7))
+
+    clock = SimpleNamespace(perf_counter_ns=lambda: int(fake_gpu.now * 1e9), sleep=sleep)
+    monkeypatch.setattr(gpu_energy, "time", clock)
+    monkeypatch.setattr(gpu_energy, "power_field", instant)
+    fake_gpu.nvmlDeviceGetEnforcedPowerLimit = lambda handle: 700_000
     ticks = iter([(100, 1000), (100 + chance.randrange(900), 2000)])
     monkeypatch.setattr(energy, "_busy_and_total_ticks", ticks.__next__)
-    meter = energy.Energy(country_iso_code="FRA")
+    pue = chance.choice([None, 1.3])
+    meter = energy.Energy(country_iso_code="FRA", pue=pue, embodied_total_grams=1.5e5, lifetime_seconds=1e8)
+    fake_gpu.watts = 80.0
     meter.open("cuda")
-    fake_gpu.watts = chance.uniform(100, 700)
+    fake_gpu.watts = chance.uniform(100, 600)
     meter.start()
     start = fake_gpu.now
     for _ in range(chance.randrange(120, 400)):
@@ -106,9 +114,36 @@ def test_energy(seed: int, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch):
     steps = [chance.uniform(0.01, 0.1) for _ in range(chance.randrange(1, 30))]
     window = Window(Work(samples=2, trained_tokens=37), steps, [], int(start * 1e9), int(fake_gpu.now * 1e9))
     meter.stop()
+    fake_gpu.watts = 90.0
+    meter.probe(Session())
     row = row_of(window, [meter.readings(window)], "cuda")
     assert row["gpu_energy_joules"] > 0
-    names = {name for name in recomputed(row) if "energy" in name or "power" in name or "carbon" in name}
-    assert {"gpu_energy_net_joules", "gpu_power_maximum_watts", "carbon_estimated_grams"} < names
+    names = {name for name in recomputed(row) if any(word in name for word in ("energy", "power", "carbon", "sci_"))}
+    assert {"gpu_energy_net_joules", "gpu_power_maximum_watts", "idle_power_moved_ratio"} < names
+    assert {"carbon_estimated_grams", "sci_grams_per_token", "sci_estimated_grams_per_sample"} < names
     assert not [line for line in disagreeing(row) if line.split()[0] in names]
     tdp_watts.cache_clear()
+
+
+@given(st.lists(TIMES, min_size=1, max_size=20), st.floats(1, 1e15), st.floats(1, 1e12), st.floats(1e3, 1e15))
+def test_shares_of_the_measured_roof(steps: list[float], flops: float, moved: float, roof: float):
+    window = Window(Work(samples=1, trained_tokens=1, model_flops=flops, moved_bytes=moved), steps, [], 0, 1)
+    rate = len(steps) / sum(steps)
+    readings = Readings(
+        {"mfu_of_measured_roof_ratio": flops * rate / roof, "mbu_of_measured_roof_ratio": moved * rate / roof},
+        facts={"measured_roof": {"flops_per_second": roof, "bytes_per_second": roof}},
+    )
+    row = {**row_of(window, [readings, Latency().readings(window)]), "step_moved_bytes": moved}
+    assert {"mfu_of_measured_roof_ratio", "mbu_of_measured_roof_ratio"} < recomputed(row).keys()
+    assert [line for line in disagreeing(row) if "model_flops" not in line] == []
+
+
+def test_a_null_with_its_reason_contradicts_nothing():
+    window = Window(Work(samples=1, prompt_tokens=1), [0.1], [], 0, 10**8)
+    row = {**row_of(window, [Latency().readings(window)]), "gpu_energy_joules": 5.0, "gpu_power_mean_watts": 50.0}
+    assert [line.split()[0] for line in disagreeing(row)] == [
+        "gpu_energy_per_step_joules",
+        "gpu_energy_per_token_joules",
+    ]
+    said = dict.fromkeys(("gpu_energy_per_step_joules", "gpu_energy_per_token_joules"), "caches were emptied")
+    assert disagreeing({**row, "reasons_json": json.dumps(said)}) == []
