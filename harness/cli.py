@@ -1,4 +1,4 @@
-"""The command line: run, compare, aa, report, explain, list, calibrate, doctor."""
+"""The command line: run, repeat, compare, aa, report, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ USAGE = """harness COMMAND [OPTIONS]
 
   run      measure: Hydra overrides such as `model=small_llama technique=none,lora workload=train_step`,
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
+  repeat   measure a stored row again from what it stores alone, and show old against new
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   aa       the harness tests itself: one configuration on both sides of many comparisons, how often called different
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = given
     commands = {
         "run": _run,
+        "repeat": _repeat,
         "compare": _compare,
         "aa": _aa,
         "report": _report,
@@ -69,6 +71,19 @@ def _run(rest: list[str]) -> int:
     from harness.hydra_entry import run
 
     return run(rest)
+
+
+def _repeat(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness repeat")
+    parser.add_argument("row", help="a row's id, a part of it, or `last`")
+    parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    parser.add_argument("--times", type=int, default=1, help="fresh processes; two or more give an interval")
+    parser.add_argument("--config-dir", help="the folder with options of your own that the row was made with")
+    options = parser.parse_args(rest)
+    from harness.repeat import repeat
+
+    print(repeat(Path(options.results), options.row, options.times, options.config_dir))
+    return 0
 
 
 def _compare(rest: list[str]) -> int:
@@ -109,10 +124,11 @@ def _aa(rest: list[str]) -> int:
 def _report(rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness report")
     parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    parser.add_argument("--against", type=Path, help="another results folder: do both rank and claim the same?")
     options = parser.parse_args(rest)
     from harness.report.write import write_report
 
-    for path in write_report(Path(options.results)):
+    for path in write_report(Path(options.results), options.against):
         print(path)
     return 0
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import subprocess
-import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.gpu import gpu_count, gpu_facts, gpu_name
+from harness.host import REASONS, host_facts
 
 #: Versions of these decide whether an old row still stands for today's software.
 PACKAGES = (
@@ -108,44 +108,11 @@ def usable_cores() -> int:
 
 
 def machine_facts(device: str) -> dict[str, Any]:
-    """What identifies the machine and decides how its numbers may be read."""
-    facts: dict[str, Any] = {
-        "host_name": platform.node(),
-        "operating_system": platform.platform(),
-        "python_executable": sys.executable,
-        "cpu_model": cpu_model(),
-        "cpu_count": os.cpu_count(),
-        "usable_core_count": usable_cores(),
-        "memory_total_bytes": _memory_total_bytes(),
-        "virtual_machine": "hypervisor" in _first_line("/proc/cpuinfo", "flags"),
-        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "cgroup_memory_limit": _read("/sys/fs/cgroup/memory.max"),
-        "environment_variables": {
-            k: v
-            for k, v in sorted(os.environ.items())
-            if k.startswith(("OMP_", "MKL_", "CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_TF32"))
-        },
-    }
-    if device == "cuda":
-        facts["gpu"] = gpu_facts()
-    return facts
-
-
-def _memory_total_bytes() -> int | None:
-    line = _first_line("/proc/meminfo", "MemTotal")
-    return int(line.split()[1]) * 1024 if line else None
-
-
-def _first_line(path: str, start: str) -> str:
-    try:
-        with open(path) as file:
-            return next((line for line in file if line.startswith(start)), "")
-    except OSError:
-        return ""
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return None
+    """What identifies the machine and decides how its numbers may be read; `reasons` says why a fact is None."""
+    facts = {"cpu_model": cpu_model(), "usable_core_count": usable_cores(), **host_facts()}
+    reasons = {name: REASONS[name] for name, value in facts.items() if value is None}
+    if device != "cuda":
+        return {**facts, "reasons": {**reasons, "gpu": "measured on the processor"}}
+    gpu = gpu_facts()
+    reasons |= {f"gpu.{name}": "the driver does not tell" for name, value in gpu.items() if value is None}
+    return {**facts, "gpu": gpu, "reasons": reasons}

@@ -12,6 +12,7 @@ from harness import environment
 from harness.building import make, make_context, skip_reason
 from harness.checks import broken_identities
 from harness.evidence import architecture_evidence, fingerprint, loading_evidence, session_evidence
+from harness.framework import framework_facts
 from harness.interfaces import Context, Meter, Session, moments
 from harness.measure import Measurement, measure
 from harness.protocol import Protocol
@@ -95,6 +96,7 @@ def _measured(trial: Trial, context: Context) -> dict[str, Any]:
     for meter in meters:
         meter.probe(session)
     _read(meters, result, row)
+    row["facts"]["framework"] = framework_facts(trial.device)
     row["changed_json"] = json.dumps(_all_changes(trial, context, session, changes, row["flags"]), sort_keys=True)
     row["load_seconds"] = loaded - started
     row["measure_seconds"] = measured - loaded

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.building import nearest
 from harness.checks import broken_identities
+from harness.derived import agrees, recomputed
 from harness.errors import UserError
 from harness.listing import listing
 from harness.store import Results, read_rows
@@ -35,23 +34,6 @@ def find(rows: list[dict[str, Any]], wanted: str, results: Path) -> dict[str, An
     return found[-1]
 
 
-def recomputed(row: Mapping[str, Any]) -> dict[str, float]:
-    """Derived columns from the row's raw samples alone."""
-    seconds = row["step_seconds"]
-    found = {
-        "latency_p50_seconds": statistics.median(seconds),
-        "latency_mean_seconds": statistics.fmean(seconds),
-        "throughput_tokens_per_second": row["step_tokens_count"] * len(seconds) / math.fsum(seconds),
-        "throughput_samples_per_second": row["step_samples_count"] * len(seconds) / math.fsum(seconds),
-    }
-    if row.get("step_model_flops") is not None:
-        found["model_flops_per_second"] = row["step_model_flops"] * len(seconds) / math.fsum(seconds)
-    if row.get("gpu_energy_joules") is not None:
-        found["gpu_energy_per_step_joules"] = row["gpu_energy_joules"] / len(seconds)
-        found["gpu_power_mean_watts"] = row["gpu_energy_joules"] / row["window_seconds"]
-    return found
-
-
 def _head(row: Mapping[str, Any]) -> list[str]:
     return [
         f"row {row['row_id']} ({row['status']})",
@@ -72,8 +54,17 @@ def _method(row: Mapping[str, Any]) -> list[str]:
         f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens",
         f"  model FLOPs of a step: {_number(row['step_model_flops'])}",
         *[f"  {name} changed: {text}" for name, text in changed.items()],
-        *[f"  {key}: {value}" for key, value in json.loads(row["facts_json"]).items() if value is not None],
+        *[f"  {key}: {value}" for key, value in _plain(json.loads(row["facts_json"])).items() if value is not None],
     ]
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested facts as `framework.threads`; why some of them are missing stands in the row."""
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        nested = value if isinstance(value, dict) else {}
+        found |= {f"{key}.{name}": one for name, one in nested.items() if name != "reasons"} or {key: value}
+    return found
 
 
 def _numbers(row: Mapping[str, Any]) -> list[str]:
@@ -91,8 +82,8 @@ def _numbers(row: Mapping[str, Any]) -> list[str]:
 def _checks(row: Mapping[str, Any]) -> list[str]:
     lines = ["checks:"]
     for name, value in recomputed(row).items():
-        agrees = row[name] is not None and math.isclose(row[name], value, rel_tol=1e-9)
-        lines.append(f"  {'+' if agrees else '-'} {name} from the raw samples: {_number(value)}")
+        mark = "+" if agrees(row.get(name), value) else "-"
+        lines.append(f"  {mark} {name} from the raw samples: {_number(value)}")
     broken = broken_identities(row)
     lines += [f"  - {line}" for line in broken] or ["  + every identity holds"]
     return [*lines, *[f"  - flagged when it was measured: {flag}" for flag in row["flags"]]]

@@ -58,11 +58,17 @@ def gpu_facts() -> dict[str, Any]:
     limit = ask(library.nvmlDeviceGetEnforcedPowerLimit)
     default_limit = ask(library.nvmlDeviceGetPowerManagementDefaultLimit)
     memory = ask(library.nvmlDeviceGetMemoryInfo)
+    address = ask(library.nvmlDeviceGetPciInfo)
     return {
         "name": ask(library.nvmlDeviceGetName),
         "uuid": ask(library.nvmlDeviceGetUUID),
+        "pci_bus_id": _text(address.busId) if address else None,
+        "pcie_generation": ask(library.nvmlDeviceGetMaxPcieLinkGeneration),
+        "pcie_width": ask(library.nvmlDeviceGetMaxPcieLinkWidth),
+        "count": library.nvmlDeviceGetCount(),
         "vbios": ask(library.nvmlDeviceGetVbiosVersion),
         "driver_version": library.nvmlSystemGetDriverVersion(),
+        "cuda_driver_version": _cuda_version(library.nvmlSystemGetCudaDriverVersion()),
         "power_limit_watts": limit / 1000 if limit is not None else None,
         "default_power_limit_watts": default_limit / 1000 if default_limit is not None else None,
         "maximum_sm_clock_hertz": _scaled(ask(library.nvmlDeviceGetMaxClockInfo, library.NVML_CLOCK_SM), 1e6),
@@ -73,6 +79,14 @@ def gpu_facts() -> dict[str, Any]:
         "ecc_mode": ask(library.nvmlDeviceGetEccMode),
         "mig_mode": ask(library.nvmlDeviceGetMigMode),
     }
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.report.entries import BASELINE
 from harness.report.frame import BOARD
+from harness.report.ranks import signs_of
 from harness.report.setting import told_apart
 from harness.report.wording import missing
 
@@ -41,9 +42,14 @@ class Board:
         return " \N{MIDDLE DOT} ".join(parts)
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """What it is the board of, in any report."""
+        return self.device_name, self.model, self.workload, self.corpus, self.setting
+
+    @property
     def slug(self) -> str:
         """A file name and an anchor; unique among boards, because it ends in the key's own digest."""
-        key = "\0".join((self.device_name, self.model, self.workload, self.corpus, self.setting))
+        key = "\0".join(self.key)
         words = re.sub(r"[^a-z0-9]+", "-", f"{self.workload}-{self.model}".lower()).strip("-")[:60]
         return f"{words}-{_digest(key)}"
 
@@ -56,6 +62,20 @@ class Board:
     def ranked(self) -> list[dict]:
         """The entries of `records` with a rank, best first."""
         return [entry for entry in self.records if not missing(entry["rank_best"])]
+
+    @cached_property
+    def _signs(self) -> dict[str, dict[tuple[str, str], int]]:
+        return {}
+
+    def sign(self, a: dict, b: dict, metric: str) -> int:
+        """-1 where the runs tell that ranked entry `a` has less of `metric` than `b`, 1 for more, 0 for neither."""
+        if metric not in self._signs:
+            ids = [entry["row_id"] for entry in self.ranked]
+            table = zip(ids, signs_of(self.ranked, metric), strict=True)
+            self._signs[metric] = {
+                (one, other): sign for one, row in table for other, sign in zip(ids, row, strict=True)
+            }
+        return self._signs[metric][a["row_id"], b["row_id"]]
 
     @property
     def quality_known(self) -> bool:

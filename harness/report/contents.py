@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from harness.report.against import Agreement
 from harness.report.boards import Board, boards_of
 from harness.report.entries import entries_of
 from harness.report.failures import matrix_of, reasons_of
@@ -38,6 +39,9 @@ class Contents:
     unreadable: list[str]
     #: By board: its figures, and a line for each figure that has no data.
     drawings: dict[str, tuple[list[Drawing], list[str]]] = field(default_factory=dict)
+    #: Another results folder by name, and how its boards agree with those here.
+    against: str | None = None
+    agreements: list[Agreement] = field(default_factory=list)
 
 
 def contents_of(rows: pd.DataFrame, unreadable: list[str]) -> Contents:

@@ -9,12 +9,8 @@ import pandas as pd
 from harness.report.boards import Board
 from harness.report.entries import BASELINE
 from harness.report.metrics import ENERGY, LATENCY, MEMORY, QUALITY, high_column, low_column, ratio_column
-from harness.report.quality import gains_quality
-from harness.report.ranks import place_of, tied
+from harness.report.quality import quality_gains
 from harness.report.wording import amount, listing, percent, ratio
-
-#: Peaks of memory hardly vary between runs; below this share a difference is not worth a choice.
-MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -54,25 +50,16 @@ def answer(board: Board, question: Question) -> Finding:
     fit = [entry for entry in board.ranked if entry["keeps_quality"]] if board.quality_known else board.ranked
     entries = _sorted(fit, question)
     best = entries[0]
-    if best["technique"] == BASELINE or separable(best, base, question.metric) is False:
+    if best["technique"] == BASELINE or not board.sign(best, base, question.metric):
         return Finding(question.words, "", _figure([base], question), question.unit, question.nothing)
-    ties = [entry for entry in entries[1:] if not separable(best, entry, question.metric)]
-    shared = [best, *(entry for entry in ties if separable(entry, base, question.metric))]
+    ties = [entry for entry in entries[1:] if not board.sign(best, entry, question.metric)]
+    shared = [best, *(entry for entry in ties if board.sign(entry, base, question.metric) < 0)]
     names = " or ".join(entry["label"] for entry in shared[:3]) + (
         f" or {len(shared) - 3} more" if len(shared) > 3 else ""
     )
     lead = f"{best['label']}: " if len(shared) > 1 else ""
     detail = lead + _detail(best, base, question) + _tie_words(shared, ties) + _beyond(board, best, question)
     return Finding(question.words, names, _figure(shared, question), question.unit, detail)
-
-
-def separable(a: dict, b: dict, metric: str) -> bool:
-    """Whether the runs can tell the better entry `a` from `b`."""
-    if metric == LATENCY:
-        return not tied(place_of(a), place_of(b))
-    if not pd.isna(a[high_column(metric)]) and not pd.isna(b[low_column(metric)]):
-        return bool(b[low_column(metric)] > a[high_column(metric)])
-    return bool(b[ratio_column(metric)] > a[ratio_column(metric)] * (1 + MARGIN))
 
 
 def _sorted(entries: list[dict], question: Question) -> list[dict]:
@@ -124,7 +111,7 @@ def _change(entry: dict) -> float:
 
 def best_quality(board: Board) -> list[Finding]:
     """The lowest loss, where it is lower than the baseline's by more than chance; else nothing."""
-    entries = [entry for entry in board.ranked if gains_quality(entry)]
+    entries = quality_gains(board.ranked)
     if not entries:
         return []
     best = min(entries, key=lambda entry: entry[QUALITY])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.report.against import ABOUT, HEADINGS, summary_of
 from harness.report.boards import Board
 from harness.report.cells import Cell
 from harness.report.columns import columns_of, left_out
@@ -30,6 +31,7 @@ def markdown_of(contents: Contents) -> str:
         blocks += _board(board, contents)
     if len(contents.boards) > MOST_TABLES:
         blocks.append(f"{plural(len(contents.boards) - MOST_TABLES, 'further board')}: see `index.html`.")
+    blocks += _against(contents)
     blocks += ["## What did not run", _reasons(contents), _NOTES]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -101,6 +103,20 @@ def _board(board: Board, contents: Contents) -> list[str]:
     ]
 
 
+def _against(contents: Contents) -> list[str]:
+    if contents.against is None:
+        return []
+    rows = [[plain(cell) for cell in item.cells] for item in contents.agreements]
+    flips = [f"- {plain(item.title)}: {plain(line)}" for item in contents.agreements for line in item.flipped]
+    return [
+        f"## Against {plain(contents.against)}",
+        plain(summary_of(contents.agreements, contents.against)),
+        table(HEADINGS, rows) if rows else "",
+        "\n".join(["Claims that flipped:", "", *flips]) if flips else "",
+        f"_{plain(ABOUT)}_",
+    ]
+
+
 def _label(entry: dict) -> str:
     marks = "".join(f" (flagged: {plain(flag)})" for flag in disqualifying(entry["flags"]))
     return plain(entry["label"]) + marks
@@ -131,6 +147,7 @@ def _reasons(contents: Contents) -> str:
 _NOTES = (
     "Speed is the baseline's median step time over the technique's; figures in brackets are ratios to the baseline, "
     "95% intervals where two runs or more stand behind them, and for step time the spread within a run, which is no "
-    "interval. A rank is a range where the runs cannot tell entries apart. Flagged rows are shown and never ranked. "
+    "interval. A rank is a range where the runs cannot tell entries apart; of boards without any true difference at "
+    "most one in twenty shows one (Holm's method over all pairs). Flagged rows are shown and never ranked. "
     "The page `index.html` beside this file has every row, its configuration and the command that measures it again."
 )

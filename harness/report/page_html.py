@@ -9,11 +9,12 @@ from importlib import resources
 from string import Template
 
 from harness.report.contents import Contents
+from harness.report.html_against import against_section
 from harness.report.html_boards import boards_section
 from harness.report.html_efficientllm import efficientllm_section
 from harness.report.html_matrix import matrix_section
 from harness.report.html_top import filters, heading, notices, verdicts_section
-from harness.report.markup import script_json
+from harness.report.markup import join, script_json
 from harness.report.raw_rows import data_of
 
 
@@ -30,7 +31,7 @@ def page_of(contents: Contents) -> str:
         notices=notices(contents),
         verdicts=verdicts_section(contents),
         filters=filters(contents),
-        boards=boards_section(contents),
+        boards=join(boards_section(contents), against_section(contents)),
         matrix=matrix_section(contents),
         efficientllm=efficientllm_section(contents),
         data=script_json(json.dumps(data, separators=(",", ":"), allow_nan=False)),

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.report.frame import BOARD
-from harness.report.metrics import LATENCY, high_column, low_column, ratio_column
+from harness.report.metrics import LATENCY, MEMORY, high_column, low_column, ratio_column
+from harness.report.ratios import BY_SEED
+from harness.report.wording import missing
+from harness.stats.separation import separations
+
+#: Between processes, as a standard deviation of the logarithm: assumed where fewer than three runs show it.
+ASSUMED_SCATTER = 0.05
+#: Peaks of memory hardly vary between runs; below this share a difference is not worth a choice.
+ASSUMED_MEMORY_SCATTER = 0.002
+MEMORY_MARGIN = 0.01
+#: Interquartile range of a normal distribution over its standard deviation.
+_QUARTILES = 1.349
 
 
 @dataclass(frozen=True)
@@ -31,35 +42,46 @@ def place_of(entry: dict) -> Place:
     return Place(math.log(center), math.log(center) - half, math.log(center) + half, 1)
 
 
-def tied(a: Place, b: Place) -> bool:
-    """Whether the runs cannot tell `a` from `b`.
+def signs_of(entries: list[dict], metric: str) -> list[list[int]]:
+    """For each two `entries` -1 where the first has surely less of `metric`, 1 where surely more, else 0.
 
-    Two single runs are tied when they differ by less than the spread within either; otherwise overlap decides.
+    Everything that one board compares by one number is one family: at most one board in twenty whose entries are all
+    alike shows any difference. Runs of one seed are paired; below three, processes are assumed to scatter by 5%, or as
+    much as the steps within a run where that is more.
     """
-    if a.runs == b.runs == 1:
-        return abs(a.center - b.center) <= max(a.high - a.center, b.high - b.center)
-    return a.low <= b.high and b.low <= a.high
+    values = [entry[BY_SEED].get(metric, {}) for entry in entries]
+    found = separations(values, [_scatter(entry, metric) for entry in entries])
+    if metric == MEMORY:
+        centers = [entry[ratio_column(metric)] for entry in entries]
+        found = [
+            [sign if sign and abs(math.log(own / other)) > math.log1p(MEMORY_MARGIN) else 0
+             for sign, other in zip(signs, centers, strict=True)]
+            for signs, own in zip(found, centers, strict=True)
+        ]  # fmt: skip
+    return found
 
 
-def rank_range(places: list[Place]) -> list[tuple[int, int]]:
-    """Best and worst rank that each place may have: 1 + those surely faster, and all but those surely slower.
+def _scatter(entry: dict, metric: str) -> float:
+    if metric == MEMORY:
+        return ASSUMED_MEMORY_SCATTER
+    spread = entry["latency_spread_ratio"]
+    return max(ASSUMED_SCATTER, 0.0 if missing(spread) else spread / _QUARTILES)
+
+
+def rank_range(signs: list[list[int]]) -> list[tuple[int, int]]:
+    """Best and worst rank that each entry may have: 1 + those surely faster, and all but those surely slower.
 
     Being tied is not transitive, so a range is what can be said; equal entries share one.
     """
-    ranges = []
-    for one in places:
-        others = [other for other in places if not tied(one, other)]
-        faster = sum(other.center < one.center for other in others)
-        ranges.append((1 + faster, len(places) - (len(others) - faster)))
-    return ranges
+    return [(1 + row.count(1), len(row) - row.count(-1)) for row in signs]
 
 
 def with_ranks(entries: pd.DataFrame) -> pd.DataFrame:
     """Add `rank_best` and `rank_worst` by step time on each board; null for entries that are not ranked."""
     able = entries["ranked"].astype(bool) & entries[ratio_column(LATENCY)].notna()
+    needed = entries.loc[able, [BY_SEED, ratio_column(LATENCY), "latency_spread_ratio"]].to_dict("records")
     found = pd.DataFrame({"rank_best": math.nan, "rank_worst": math.nan}, index=entries.index)
-    for _, board in entries[able].groupby(BOARD, dropna=False):
-        ranges = rank_range([place_of(entry) for entry in board.to_dict("records")])
-        found.loc[board.index, "rank_best"] = [best for best, _ in ranges]
-        found.loc[board.index, "rank_worst"] = [worst for _, worst in ranges]
+    for places in entries[able].groupby(BOARD, dropna=False).indices.values():
+        ranges = rank_range(signs_of([needed[place] for place in places], LATENCY))
+        found.loc[entries.index[able][places]] = ranges
     return pd.concat([entries, found], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -12,6 +13,8 @@ from harness.report.metrics import METRICS, QUALITY, high_column, low_column, ra
 from harness.stats.intervals import mean_interval, ratio_interval, standard_error
 
 PAIR = [*BOARD, "seed"]
+#: Column with a dictionary: metric -> seed -> logarithm of the ratio (of quality: the difference).
+BY_SEED = "by_seed"
 
 
 def paired(rows: pd.DataFrame) -> pd.DataFrame:
@@ -28,19 +31,22 @@ def paired(rows: pd.DataFrame) -> pd.DataFrame:
 def ratios_of(rows: pd.DataFrame) -> pd.DataFrame:
     """By entry: for each metric the geometric mean ratio with a 95% t interval on logarithms, and `pairs`.
 
-    Quality adds `quality_change_bits_per_byte` (mean paired difference) and its standard error (null below two pairs).
+    `by_seed` holds what they stand on. Quality adds `quality_change_bits_per_byte` (mean paired difference) and its
+    standard error (null below two pairs).
     """
     pairs = paired(rows)
+    seeds = pairs["seed"].tolist()
     values = {name: pairs[name].astype(float).tolist() for metric in METRICS for name in (metric, f"{metric}_baseline")}
     groups = pairs.groupby(KEYS, dropna=False).indices
     found = [
         {
             **dict(zip(KEYS, key, strict=True)),
             **_compare({name: [column[place] for place in places] for name, column in values.items()}),
+            BY_SEED: _by_seed(values, places, seeds),
         }
         for key, places in groups.items()
     ]
-    table = pd.DataFrame(found, columns=[*KEYS, *_columns()])
+    table = pd.DataFrame(found, columns=[*KEYS, *_columns(), BY_SEED])
     return table.astype(dict.fromkeys(_columns(), float))
 
 
@@ -48,6 +54,7 @@ def with_ratios(entries: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Entries with their ratios; entries without a baseline run of the same seed have nulls."""
     joined = entries.merge(ratios_of(rows), on=KEYS, how="left", validate="1:1")
     joined["pairs"] = joined["pairs"].fillna(0).astype(int)
+    joined[BY_SEED] = [found if isinstance(found, dict) else {} for found in joined[BY_SEED]]
     return joined
 
 
@@ -66,6 +73,20 @@ def _compare(values: dict[str, list[float]]) -> dict[str, float | None]:
             found |= {ratio_column(metric): interval.center, low_column(metric): interval.low}
             found[high_column(metric)] = interval.high
     return found | _quality_change(values[QUALITY], values[f"{QUALITY}_baseline"])
+
+
+def _by_seed(
+    values: dict[str, list[float]], places: Iterable[int], seeds: list[float]
+) -> dict[str, dict[float, float]]:
+    found: dict[str, dict[float, float]] = {metric: {} for metric in METRICS}
+    for metric, logarithms in found.items():
+        for place in places:
+            own, base = values[metric][place], values[f"{metric}_baseline"][place]
+            if metric == QUALITY and not math.isnan(own - base):
+                logarithms[seeds[place]] = own - base
+            elif metric != QUALITY and own > 0 and base > 0:
+                logarithms[seeds[place]] = math.log(own / base)
+    return found
 
 
 def _quality_change(own: list[float], base: list[float]) -> dict[str, float | None]:

@@ -9,7 +9,9 @@ import pandas as pd
 from harness.report.boards import Board
 from harness.report.findings import CHEAPEST, FASTEST, LEANEST, Finding, Question, answer, best_quality
 from harness.report.metrics import ratio_column
+from harness.report.ranks import ASSUMED_SCATTER
 from harness.report.wording import plural
+from harness.stats.separation import MEASURED_FROM
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ def basis_of(board: Board) -> str:
     """How many runs stand behind a board's numbers, and what that allows."""
     pairs = [entry["pairs"] for entry in board.ranked]
     least, most = min(pairs), max(pairs)
-    if most <= 1:
-        return (
-            "1 run each: no interval between processes, and the machine may drift between two trials. "
-            "Ties are judged by the spread of steps within a run; run.repeats=5 gives intervals."
-        )
     runs = plural(most, "run") if least == most else f"{least} to {most} runs"
-    return f"{runs} each, paired by seed; intervals are 95% (Student's t on logarithms)."
+    if most <= 1:
+        runs = "1 run each: no interval between processes"
+    else:
+        runs += " each, paired by seed; intervals are 95% (Student's t on logarithms)"
+    if least < MEASURED_FROM:
+        few = f"A difference counts only beyond what processes that scatter by {ASSUMED_SCATTER:.0%}, or as much as the"
+        return f"{runs}. {few} steps of a run, may show by chance among all pairs here; run.repeats=5 measures that."
+    return f"{runs}. A difference counts where a paired t test tells it at 5% over all pairs here (Holm)."
 
 
 def _known(board: Board, question: Question) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.report.against import agreements_of
 from harness.report.contents import Contents, contents_of
 from harness.report.frame import frame_of
 from harness.report.markdown import markdown_of
@@ -20,23 +21,33 @@ from harness.store import Results, disk_message, read_rows
 MOST_BOARDS_WITH_FIGURES = 9
 
 
-def write_report(results_folder: Path) -> list[Path]:
+def write_report(results_folder: Path, against: Path | None = None) -> list[Path]:
     """Write report/LEADERBOARD.md, report/index.html and the figures; return their paths.
 
-    UserError when the folder holds no readable row, or when the disk refuses.
+    `against` is another results folder whose rankings are compared with these. UserError when a folder holds no
+    readable row, or when the disk refuses.
     """
     results = Results(results_folder)
+    contents = with_figures(_contents(results))
+    if against is not None:
+        if against.resolve() == results_folder.resolve():
+            raise UserError(f"--against {str(against)!r} is the folder itself; name the folder of another sweep")
+        found = agreements_of(contents.boards, _contents(Results(against)).boards)
+        contents = replace(contents, against=str(against), agreements=found)
+    try:
+        return _write_all(results.report, contents)
+    except OSError as error:
+        raise UserError(disk_message(error, results.root)) from error
+
+
+def _contents(results: Results) -> Contents:
     found = read_rows(results)
     for line in found.unreadable:
         print(f"harness: {line}", file=sys.stderr)
     if not found.table.num_rows:
         aside = f" ({len(found.unreadable)} unreadable)" if found.unreadable else ""
         raise UserError(f"no rows in {str(results.rows)!r}{aside}; measure some with `harness run sweep=quickstart`")
-    contents = with_figures(contents_of(frame_of(found.table), found.unreadable))
-    try:
-        return _write_all(results.report, contents)
-    except OSError as error:
-        raise UserError(disk_message(error, results.root)) from error
+    return contents_of(frame_of(found.table), found.unreadable)
 
 
 def with_figures(contents: Contents) -> Contents:

@@ -55,7 +55,22 @@ def test_one_request_adds_up_to_its_end_to_end_time(waits: list[float]):
         "request_seconds": [arrival[-1]],
     }
     found = token_times(window([arrival[-1]], Work(samples=1, output_tokens=len(waits)), samples))
-    assert found["ttft_p50_seconds"] + found["tpot_p50_seconds"] * (len(waits) - 1) == pytest.approx(arrival[-1])
+    whole = found["ttft_p50_seconds"] + found["tpot_p50_seconds"] * (len(waits) - 1)
+    assert whole == pytest.approx(arrival[-1], rel=1e-9)
+
+
+@given(st.lists(TIMES, min_size=2, max_size=8), st.integers(1, 4))
+def test_tokens_that_arrive_together_still_count_one_by_one_in_tpot(waits: list[float], chunk: int):
+    # Speculative decoding delivers several tokens at once: there are fewer gaps than tokens.
+    arrival, tokens = np.cumsum(waits), len(waits) * chunk
+    samples = {
+        "token_gap_seconds": list(np.diff(arrival)),
+        "ttft_seconds": [arrival[0]],
+        "request_seconds": [arrival[-1]],
+    }
+    found = token_times(window([arrival[-1]], Work(samples=1, output_tokens=tokens), samples))
+    assert found["tpot_p50_seconds"] == pytest.approx((arrival[-1] - arrival[0]) / (tokens - 1), rel=1e-9)
+    assert found["itl_p50_seconds"] == pytest.approx(np.median(np.diff(arrival)), rel=1e-9)
 
 
 def test_a_decode_step_is_its_own_token_time():
@@ -70,15 +85,18 @@ def test_a_workload_without_output_tokens_has_no_token_times_and_says_so():
         assert "one by one" in found.reasons[name]
 
 
-@pytest.mark.parametrize(("name", "needed"), [("latency_p90_seconds", 100), ("latency_p99_seconds", 1000)])
-def test_a_percentile_is_null_until_enough_samples_bear_it(name: str, needed: int):
+@pytest.mark.parametrize(("percent", "needed"), [(90, 100), (99, 1000)])
+def test_a_percentile_and_its_interval_are_null_until_enough_samples_bear_them(percent: int, needed: int):
+    middle, low, high = (f"latency_p{percent}{end}_seconds" for end in ("", "_low", "_high"))
     few = Latency().readings(window([0.1] * (needed - 1)))
-    assert few.values.get(name) is None
-    assert str(needed) in few.reasons[name]
+    for name in (middle, low, high):
+        assert few.values.get(name) is None
+        assert str(needed) in few.reasons[name]
     samples = [0.001 * (1 + i) for i in range(needed)]
     enough = Latency().readings(window(samples))
-    assert enough.values[name] == pytest.approx(np.percentile(samples, 90 if "p90" in name else 99))
-    assert name not in enough.reasons
+    assert enough.values[middle] == pytest.approx(np.percentile(samples, percent))
+    assert enough.values[low] < enough.values[middle] < enough.values[high]
+    assert not {middle, low, high} & set(enough.reasons)
 
 
 @given(st.lists(TIMES, min_size=1, max_size=50), st.integers(1, 64), st.integers(1, 8))

@@ -1,7 +1,5 @@
 """Ranks say no more than the runs do."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +9,9 @@ from harness.report.entries import entries_of
 from harness.report.frame import newest
 from harness.report.pareto import front
 from harness.report.quality import with_quality
-from harness.report.ranks import Place, rank_range, tied, with_ranks
+from harness.report.ranks import rank_range, with_ranks
 from harness.report.ratios import with_ratios
-
-
-def one_run(value, spread):
-    return Place(math.log(value), math.log(value) - math.log1p(spread), math.log(value) + math.log1p(spread), 1)
+from harness.stats.separation import separations
 
 
 def ranked(frame, rows):
@@ -24,14 +19,22 @@ def ranked(frame, rows):
     return with_ranks(with_quality(with_ratios(entries_of(table), table))).set_index("technique")
 
 
-def test_one_run_differences_below_either_spread_are_ties():
-    assert tied(one_run(1.0, 0.05), one_run(1.04, 0.01))
-    assert not tied(one_run(1.0, 0.03), one_run(1.04, 0.01))
+@pytest.mark.parametrize(("spread", "slower", "apart"), [(0.0, 1.1, False), (0.05, 1.3, True), (0.3, 1.3, False)])
+def test_one_run_tells_only_what_no_scatter_of_processes_explains(frame, row, spread, slower, apart):
+    # 5% between processes is assumed, or the spread within the runs where that is more.
+    rows = [row(latency_spread_ratio=spread), row("a", latency_p50_seconds=0.1 * slower, latency_spread_ratio=spread)]
+    assert (ranked(frame, rows).loc["a", "rank_best"] == 2) == apart
 
 
-def test_overlapping_intervals_are_ties():
-    assert tied(Place(0.0, -0.1, 0.1, 3), Place(0.15, 0.05, 0.25, 3))
-    assert not tied(Place(0.0, -0.1, 0.1, 3), Place(0.3, 0.2, 0.4, 3))
+def test_two_runs_do_not_show_their_own_scatter(frame, row):
+    rows = [row(seed=s) for s in range(2)] + [row("a", seed=s, latency_p50_seconds=0.101) for s in range(2)]
+    assert ranked(frame, rows).loc["a", ["rank_best", "rank_worst"]].tolist() == [1, 2]
+
+
+def test_what_every_pair_of_runs_shows_is_told_although_seeds_differ_more(frame, row):
+    rows = [row(seed=s, latency_p50_seconds=0.1 * (1 + s)) for s in range(5)]
+    rows += [row("a", seed=s, latency_p50_seconds=0.1 * (1 + s) * (1.02 + 1e-3 * s)) for s in range(5)]
+    assert ranked(frame, rows).loc["a", ["rank_best", "rank_worst"]].tolist() == [2, 2]
 
 
 def test_ties_share_a_range(frame, row):
@@ -78,16 +81,19 @@ def test_flagged_entries_stay_on_the_board_below_the_ranked(frame, row):
     assert [entry["technique"] for entry in board.ranked] == ["none"]
 
 
-@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 0.5)), min_size=1, max_size=12))
-def test_ranges_are_ranks(pairs):
-    places = [one_run(value, spread) for value, spread in pairs]
-    ranges = rank_range(places)
-    assert all(1 <= best <= worst <= len(places) for best, worst in ranges)
-    assert min(best for best, _ in ranges) == 1
-    for a, (_, worst) in zip(places, ranges, strict=True):
-        for b, (best, _) in zip(places, ranges, strict=True):
-            if not tied(a, b) and a.center < b.center:
-                assert worst < len(places)
+RUNS = st.lists(st.dictionaries(st.integers(0, 5), st.floats(-3, 3), min_size=1), min_size=1, max_size=8)
+
+
+@given(RUNS, st.floats(0.001, 0.5))
+def test_ranges_are_ranks(values, scatter):
+    signs = separations(values, [scatter] * len(values))
+    ranges = rank_range(signs)
+    assert all(1 <= best <= worst <= len(values) for best, worst in ranges)
+    for a, (_, worst) in enumerate(ranges):
+        for b, (best, _) in enumerate(ranges):
+            assert signs[a][b] == -signs[b][a]
+            if signs[a][b] < 0:
+                assert worst < len(values)
                 assert best > 1
 
 

@@ -1,0 +1,110 @@
+"""Every derived column of a row again, from its raw samples and counts alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.stats.quantiles import quantile, quantile_interval
+
+#: What the processor and its memory modules are estimated to take.
+ESTIMATES = ("cpu_energy_estimated_joules", "memory_energy_estimated_joules")
+
+
+def recomputed(row: Mapping[str, Any]) -> dict[str, float]:
+    """Derived columns by name, as the stored samples give them; only those whose sources the row holds."""
+    if not row.get("step_seconds"):
+        return {}
+    return {**_step_times(row), **_token_times(row), **_rates(row), **_energy(row), **_estimates(row)}
+
+
+def disagreeing(row: Mapping[str, Any]) -> list[str]:
+    """A line for each derived column that its own raw samples contradict by more than 1e-9."""
+    return [
+        f"{name} is {row.get(name)}, its raw samples give {value}"
+        for name, value in recomputed(row).items()
+        if not agrees(row.get(name), value)
+    ]
+
+
+def agrees(stored: float | None, value: float) -> bool:
+    """Whether a stored number is the recomputed one, to 1e-9 of it."""
+    return stored is not None and math.isclose(stored, value, rel_tol=1e-9, abs_tol=1e-300)
+
+
+def _step_times(row: Mapping[str, Any]) -> dict[str, float]:
+    seconds: Sequence[float] = row["step_seconds"]
+    found = {
+        "latency_p50_seconds": statistics.median(seconds),
+        "latency_mean_seconds": math.fsum(seconds) / len(seconds),
+        "latency_spread_ratio": (quantile(seconds, 0.75) - quantile(seconds, 0.25)) / statistics.median(seconds),
+    }
+    for name, fraction in (("p90", 0.9), ("p99", 0.99)):
+        if row.get(f"latency_{name}_seconds") is not None:
+            found[f"latency_{name}_seconds"] = quantile(seconds, fraction)
+            low, high = quantile_interval(seconds, fraction) or (math.nan, math.nan)
+            found |= {f"latency_{name}_low_seconds": low, f"latency_{name}_high_seconds": high}
+    if row.get("device_step_seconds"):
+        found["device_latency_p50_seconds"] = statistics.median(row["device_step_seconds"])
+    return found
+
+
+def _token_times(row: Mapping[str, Any]) -> dict[str, float]:
+    if row.get("ttft_seconds"):
+        each = row["step_tokens_count"] // row["step_samples_count"]
+        spans = zip(row["request_seconds"], row["ttft_seconds"], strict=True)
+        found = {"ttft_p50_seconds": statistics.median(row["ttft_seconds"])}
+        if row.get("token_gap_seconds"):
+            found["itl_p50_seconds"] = statistics.median(row["token_gap_seconds"])
+            found["tpot_p50_seconds"] = statistics.median([(whole - first) / (each - 1) for whole, first in spans])
+        return found
+    if row.get("token_kind") == "output":
+        return dict.fromkeys(("tpot_p50_seconds", "itl_p50_seconds"), statistics.median(row["step_seconds"]))
+    return {}
+
+
+def _rates(row: Mapping[str, Any]) -> dict[str, float]:
+    per_second = len(row["step_seconds"]) / math.fsum(row["step_seconds"])
+    found = {
+        "throughput_tokens_per_second": row["step_tokens_count"] * per_second,
+        "throughput_samples_per_second": row["step_samples_count"] * per_second,
+    }
+    if row.get("step_model_flops") is not None:
+        found["model_flops_per_second"] = row["step_model_flops"] * per_second
+    return found
+
+
+def _energy(row: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if row.get("gpu_power_watts"):
+        found["gpu_power_maximum_watts"] = max(row["gpu_power_watts"])
+    joules, steps, seconds = row.get("gpu_energy_joules"), len(row["step_seconds"]), row["window_seconds"]
+    if joules is None:
+        return found
+    found |= {
+        "gpu_energy_per_step_joules": joules / steps,
+        "gpu_energy_per_token_joules": joules / steps / row["step_tokens_count"],
+        "gpu_power_mean_watts": joules / seconds,
+    }
+    if row.get("gpu_counter_period_seconds") is not None:
+        found["gpu_energy_uncertainty_joules"] = joules / seconds * row["gpu_counter_period_seconds"]
+    if row.get("gpu_idle_power_watts") is not None:
+        found["gpu_energy_net_joules"] = joules - row["gpu_idle_power_watts"] * seconds
+    return found
+
+
+def _estimates(row: Mapping[str, Any]) -> dict[str, float]:
+    parts = [row.get(name) for name in ESTIMATES]
+    if None in parts:
+        return {}
+    joules = math.fsum(part for part in parts if part is not None)
+    tokens = len(row["step_seconds"]) * row["step_tokens_count"]
+    found = {"energy_per_token_estimated_joules": joules / tokens}
+    intensity = json.loads(row.get("facts_json") or "{}").get("grid_grams_per_kilowatt_hour")
+    gpu = row.get("gpu_energy_joules") if row.get("device") == "cuda" else 0.0
+    if intensity is not None and gpu is not None:
+        found["carbon_estimated_grams"] = (joules + gpu) / 3.6e6 * intensity
+    return found
