@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 import harness
 from harness.errors import UserError
-from harness.reproduce import between_processes, environment_changes, memory_lines, rebuilt, reproduce, show, within_processes
+from harness.reproduce import (
+    between_processes,
+    environment_changes,
+    memory_lines,
+    rebuilt,
+    reproduce,
+    show,
+    within_processes,
+)
 from harness.store import Results, read_rows, write_row
 from harness.trial import Trial
 
