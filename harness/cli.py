@@ -1,4 +1,4 @@
-"""The command line: run, repeat, compare, aa, report, explain, list, calibrate, doctor."""
+"""The command line: run, reproduce, compare, aa, report, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USAGE = """harness COMMAND [OPTIONS]
 
   run      measure: Hydra overrides such as `model=small_llama technique=none,lora workload=train_step`,
            or a named sweep (`sweep=quickstart`); the same command again runs only what is missing
-  repeat   measure a stored row again from what it stores alone, and show old against new
+  reproduce  measure a stored row again from what it stores alone, and show old against new
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   aa       the harness tests itself: one configuration on both sides of many comparisons, how often called different
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = given
     commands = {
         "run": _run,
-        "repeat": _repeat,
+        "reproduce": _reproduce,
         "compare": _compare,
         "aa": _aa,
         "report": _report,
@@ -73,16 +73,16 @@ def _run(rest: list[str]) -> int:
     return run(rest)
 
 
-def _repeat(rest: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="harness repeat")
+def _reproduce(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness reproduce")
     parser.add_argument("row", help="a row's id, a part of it, or `last`")
     parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
     parser.add_argument("--times", type=int, default=1, help="fresh processes; two or more give an interval")
     parser.add_argument("--config-dir", help="the folder with options of your own that the row was made with")
     options = parser.parse_args(rest)
-    from harness.repeat import repeat
+    from harness.reproduce import reproduce
 
-    print(repeat(Path(options.results), options.row, options.times, options.config_dir))
+    print(reproduce(Path(options.results), options.row, options.times, options.config_dir))
     return 0
 
 

@@ -21,9 +21,14 @@ def gpu_count() -> int:
         return 0
 
 
-@cache
 def nvml() -> Any:
     """NVIDIA's management library, started. Its stubs are unions that no checker can follow, hence Any."""
+    return _started_nvml(os.getpid())
+
+
+@cache
+def _started_nvml(process: int) -> Any:
+    """A fork has to start the library anew."""
     import pynvml
 
     pynvml.nvmlInit()

@@ -42,7 +42,8 @@ def measure(
     flush = Flush(device) if protocol.cache == "cold" else None
     for meter in meters:
         meter.phase("warmup")
-    one_step = timed_step(session, make_clock(device), flush, meters if protocol.sm_clock else ())
+    clock = make_clock(device, protocol.launches == "queued")
+    one_step = timed_step(session, clock, flush, meters if protocol.sm_clock else ())
     warmup, settled = _warm_up(one_step, protocol, fixed_steps)
     session.forget()
     for meter in meters:
@@ -70,9 +71,19 @@ def measure(
     return Measurement(window, warmup.host, converged, reason, settled)
 
 
-def make_clock(device: str) -> Callable[[Callable[[], None], Timings], None]:
-    """A function that times one call by the host's clock and, on a GPU, by device events as well."""
+#: How long the GPU is held before a step whose launches are to be queued: more than launching a few kernels takes.
+HELD_CYCLES = 1_000_000
+
+
+def make_clock(device: str, queued: bool = False) -> Callable[[Callable[[], None], Timings], None]:
+    """A function that times one call by the host's clock and, on a GPU, by device events as well.
+
+    With `queued` the GPU is held while the host launches the step, so that its events hold no wait for a launch; the
+    host's clock would time the hold, so both lists then get the device's time. ValueError for `queued` without a GPU.
+    """
     if device != "cuda":
+        if queued:
+            raise ValueError("protocol.launches=queued needs a GPU: a processor has no queue; use as_they_come")
 
         def host_clock(step: Callable[[], None], into: Timings) -> None:
             before = time.perf_counter()
@@ -87,13 +98,16 @@ def make_clock(device: str) -> Callable[[Callable[[], None], Timings], None]:
 
     def device_clock(step: Callable[[], None], into: Timings) -> None:
         torch.cuda.synchronize()
+        if queued:
+            torch.cuda._sleep(HELD_CYCLES)
         before = time.perf_counter()
         begin.record()
         step()
         end.record()
         torch.cuda.synchronize()
-        into.host.append(time.perf_counter() - before)
-        into.device.append(begin.elapsed_time(end) / 1e3)
+        host_seconds, device_seconds = time.perf_counter() - before, begin.elapsed_time(end) / 1e3
+        into.host.append(device_seconds if queued else host_seconds)
+        into.device.append(device_seconds)
 
     return device_clock
 

@@ -18,6 +18,9 @@ class Protocol:
     `cache` says what a step finds in the caches: what the step before left (`hot`), or nothing of its own (`cold`: a
     buffer of twice the last-level cache is written before each step, outside its timing). With `sm_clock` two tiny
     kernels beside each step read the clock of the GPU's multiprocessors, outside its timing as well.
+
+    `launches=queued` is for steps of one or a few kernels on a GPU: the device waits until the host has launched them,
+    so that a step is the kernels' own time; as they come, a step begins with the wait for its first launch (10 us).
     """
 
     minimum_warmup_steps: int = 3
@@ -30,6 +33,7 @@ class Protocol:
     target_spread_ratio: float = 0.02
     cache: Literal["hot", "cold"] = "hot"
     sm_clock: bool = True
+    launches: Literal["as_they_come", "queued"] = "as_they_come"
 
     def __post_init__(self) -> None:
         if self.minimum_samples < 2:
@@ -40,6 +44,8 @@ class Protocol:
             raise ValueError("settle_window and minimum_warmup_steps must be at least 1")
         if self.cache not in ("hot", "cold"):
             raise ValueError("cache must be hot or cold")
+        if self.launches not in ("as_they_come", "queued"):
+            raise ValueError("launches must be as_they_come or queued")
         for name in ("settle_ratio", "target_spread_ratio"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 #: Raised when a column changes its meaning.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 #: Columns that are text, whole numbers or truth values; every other scalar is a float64 and every list is of float64.

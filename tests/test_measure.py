@@ -300,3 +300,8 @@ def test_the_last_level_cache_is_the_largest_that_the_kernel_shows(sizes: list[s
         (tmp_path / f"index{index}").mkdir()
         (tmp_path / f"index{index}" / "size").write_text(size + "\n")
     assert flush._processor_cache_bytes(tmp_path) == expected
+
+
+def test_a_processor_has_no_queue_of_launches():
+    with pytest.raises(ValueError, match="needs a GPU"):
+        measure(Recorded(), quick(launches="queued"), "cpu", [], None)

@@ -96,6 +96,8 @@ class Energy(Meter):
         self._add_rapl(window, values, reasons)
         self._add_estimate(window, values, reasons)
         self._add_carbon(window, values, reasons, facts)
+        if window.flushed_bytes:
+            _withhold_shares(values, reasons)
         return Readings(values, reasons, facts, found.samples)
 
     def availability(self, device: str) -> Mapping[str, str]:
@@ -173,3 +175,9 @@ def _busy_and_total_ticks() -> tuple[int, int]:
     except OSError:
         return 0, 0
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _withhold_shares(values: dict[str, float | None], reasons: dict[str, str]) -> None:
+    for name in [name for name in values if name.rpartition("_per_")[2].split("_")[0] in ("step", "token", "sample")]:
+        values[name] = None
+        reasons[name] = "caches were flushed between the steps; the energy of that cannot be told apart"

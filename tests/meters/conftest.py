@@ -78,8 +78,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNVML]:
     found = FakeNVML()
     monkeypatch.setitem(sys.modules, "pynvml", found)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    for cached in (gpu.nvml, gpu.gpu_count):
+    for cached in (gpu._started_nvml, gpu.gpu_count):
         cached.cache_clear()
     yield found
-    for cached in (gpu.nvml, gpu.gpu_count):
+    for cached in (gpu._started_nvml, gpu.gpu_count):
         cached.cache_clear()

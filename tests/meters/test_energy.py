@@ -489,3 +489,17 @@ def test_a_rapl_file_that_says_nothing_is_null(content: str, tmp_path: Path, mon
     monkeypatch.setattr(rapl, "RAPL", tmp_path)
     (tmp_path / "energy_uj").write_text(content)
     assert on_cpu().values.get("cpu_energy_joules") is None
+
+
+def test_a_window_with_cold_caches_has_energy_but_no_share_for_a_step_or_token():
+    meter = Energy()
+    meter.open("cpu")
+    meter.start()
+    time.sleep(0.03)
+    meter.stop()
+    found = meter.readings(Window(Work(samples=1, output_tokens=4), [0.03], [], 0, 30_000_000, flushed_bytes=1))
+    shares = [metric.name for metric in Energy.metrics if "_per_" in metric.name and "kilowatt" not in metric.name]
+    assert shares
+    for name in shares:
+        assert found.values.get(name) is None
+    assert "flushed" in found.reasons["energy_per_token_estimated_joules"]

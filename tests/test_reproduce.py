@@ -16,14 +16,22 @@ from hypothesis import strategies as st
 
 import harness
 from harness.errors import UserError
-from harness.repeat import between_processes, environment_changes, memory_lines, rebuilt, repeat, show, within_processes
+from harness.reproduce import (
+    between_processes,
+    environment_changes,
+    memory_lines,
+    rebuilt,
+    reproduce,
+    show,
+    within_processes,
+)
 from harness.store import Results, read_rows, write_row
 from harness.trial import Trial
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory, quick: Callable[..., list[str]]) -> tuple[Path, dict[str, Any]]:
-    results = tmp_path_factory.mktemp("repeated")
+    results = tmp_path_factory.mktemp("reproduced")
     text = tmp_path_factory.mktemp("text")
     for number in range(40):
         (text / f"{number}.txt").write_text(f"document {number} " * 200)
@@ -35,7 +43,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory, quick: Callable[..., list[s
 
 def test_a_row_is_measured_again_as_often_as_asked(stored: tuple[Path, dict[str, Any]]):
     results, row = stored
-    text = repeat(results, row["row_id"], times=2)
+    text = reproduce(results, row["row_id"], times=2)
     rows = read_rows(Results(results)).table.to_pylist()
     assert len(rows) == 3
     assert len({one["trial_json"] for one in rows}) == len({one["trial_id"] for one in rows}) == 1
@@ -95,7 +103,7 @@ def test_no_text_in_place_of_a_trial_is_a_traceback(text: str | None):
 
 def test_the_command_exits_with_2_and_one_line(stored: tuple[Path, dict[str, Any]], tmp_path: Path):
     write_row(Results(tmp_path), changed(stored[1], lambda t: t["model"].update(target="gone.Model")))
-    command = [sys.executable, "-m", "harness", "repeat", "last", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "harness", "reproduce", "last", "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()

@@ -33,7 +33,7 @@ PASSING = ("load_average", "cpu_frequency_hertz", "memory_available_bytes", "rea
 Row = Mapping[str, Any]
 
 
-def repeat(results: Path, wanted: str, times: int = 1, user_folder: str | None = None) -> str:
+def reproduce(results: Path, wanted: str, times: int = 1, user_folder: str | None = None) -> str:
     """Measure the row whose id is or contains `wanted` `times` times again; text that compares old with new.
 
     UserError when there is no such row, or when what it names cannot be built any more.
