@@ -20,8 +20,6 @@ if os.environ.get("HARNESS_SERVER_LOG"):
     os.dup2(_log, 2)
     os.close(_log)
 
-import torch.cuda
-
 from harness.gpu import compute_capability
 
 _MODULES = (
@@ -49,7 +47,16 @@ def _load() -> None:
             importlib.import_module(name)
 
 
+def _has_gpu() -> bool:
+    with contextlib.suppress(ImportError):
+        import torch.cuda
+
+        return torch.cuda.is_available()
+    return False
+
+
 def _load_without_starting_cuda() -> None:
+    import torch.cuda
     from torch._dynamo.device_interface import CudaInterface
     from torch.utils import _triton
 
@@ -66,7 +73,7 @@ def _load_without_starting_cuda() -> None:
         _load()
 
 
-if torch.cuda.is_available():
+if _has_gpu():
     _load_without_starting_cuda()
 else:
     _load()
