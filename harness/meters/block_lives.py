@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.checks import MEMORY_PARTS as PARTS
@@ -39,19 +40,37 @@ class Claimed:
 Event = Taken | Given | Claimed
 
 
+#: A change in an allocator's own history: an address, and the bytes asked for there, or None: the block is given back.
+Change = tuple[int, int | None]
+
+#: torch's GPU allocator rounds sizes up to the first (kMinBlockSize); above the second (kSmallSize) a block also keeps
+#: what is left of the cached one that it is cut from, where that is no more than the second.
+_ROUND_BYTES, _KEPT_REST_BYTES = 512, 2**20
+
+
 @dataclass
 class _Block:
+    address: int
     size_bytes: int
     part: str
 
 
-def parts_at_peak(before: Mapping[int, tuple[int, str]], stream: Iterable[Event]) -> dict[str, int]:
+def parts_at_peak(
+    before: Mapping[int, tuple[int, str]], stream: Iterable[Event], history: Sequence[Change] = ()
+) -> dict[str, int]:
     """Bytes of each part at the first moment at which their sum is highest.
 
     `before` holds the size in bytes and the part of what lived at each address before the stream, which is in the
-    order of time. A block that is taken where another lives means that the other's end went unseen: it is gone.
+    order of time. A block that is taken where another lives means that the other's end went unseen: it is gone. Where
+    there is a `history`, which misses nothing but knows no parts, the blocks live and end as it says.
     """
-    here = {address: _Block(size, part) for address, (size, part) in before.items()}
+    changes = _lives(before, stream)
+    return _highest(_relived(before, changes, history) if history else changes)
+
+
+def _lives(before: Mapping[int, tuple[int, str]], stream: Iterable[Event]) -> list[tuple[_Block, int]]:
+    """Every block with the part that it finally is of, where it begins (1) and where it ends (-1)."""
+    here = {address: _Block(address, size, part) for address, (size, part) in before.items()}
     changes = [(block, 1) for block in here.values()]
     taken: dict[int, Taken] = {}
     for event in stream:
@@ -66,9 +85,39 @@ def parts_at_peak(before: Mapping[int, tuple[int, str]], stream: Iterable[Event]
             if origin is not None and event.time_ns <= origin.operation_end_ns:
                 gone.part = "workspace"
         if isinstance(event, Taken):
-            here[event.address], taken[event.address] = _Block(event.size_bytes, event.part), event
+            here[event.address], taken[event.address] = _Block(event.address, event.size_bytes, event.part), event
             changes.append((here[event.address], 1))
-    return _highest(changes)
+    return changes
+
+
+def _relived(
+    before: Mapping[int, tuple[int, str]], changes: Iterable[tuple[_Block, int]], history: Sequence[Change]
+) -> list[tuple[_Block, int]]:
+    """The changes of `history`, its blocks those that the stream knew: at every address in their order."""
+    known: dict[int, deque[_Block]] = defaultdict(deque)
+    for block, sign in changes:
+        if sign > 0:
+            known[block.address].append(block)
+    here = {address: known[address].popleft() for address in before}
+    relived = [(block, 1) for block in here.values()]
+    to_come = Counter(address for address, asked_bytes in history if asked_bytes is not None)
+    for address, asked_bytes in history:
+        if address in here:
+            relived.append((here.pop(address), -1))
+        if asked_bytes is not None:
+            here[address] = _recognized(known[address], to_come[address], address, asked_bytes)
+            relived.append((here[address], 1))
+            to_come[address] -= 1
+    return relived
+
+
+def _recognized(known: deque[_Block], to_come: int, address: int, asked_bytes: int) -> _Block:
+    """The next known block, if it can be this one of the `to_come` that begin at the address; else one of no part."""
+    rounded = -(-asked_bytes // _ROUND_BYTES) * _ROUND_BYTES
+    largest = rounded + (_KEPT_REST_BYTES if rounded > _KEPT_REST_BYTES else 0)
+    if known and (len(known) >= to_come or rounded <= known[0].size_bytes <= largest):
+        return known.popleft()
+    return _Block(address, rounded, "unattributed")
 
 
 def _highest(changes: Iterable[tuple[_Block, int]]) -> dict[str, int]:

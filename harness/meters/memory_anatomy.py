@@ -4,6 +4,9 @@ Every allocation of torch's allocators, on a CPU and on a GPU, is an event in th
 operation that asked for it. Marks in the same stream say to whom a block belongs. Nothing here intercepts operations,
 so compiled code and packed tensors run as they do otherwise; but the step is several times slower, which is why it is
 never one of those that are timed.
+
+On a GPU the stream is not complete: autograd's thread frees between two operations, where it is not profiled. The
+allocator's own history is; so that says when a block lived, and the stream only what it was.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from functools import wraps
 from typing import Any
 
 from harness.interfaces import Session
-from harness.meters.block_lives import Claimed, Event, Given, Taken, parts_at_peak
+from harness.meters.block_lives import Change, Claimed, Event, Given, Taken, parts_at_peak
 from harness.meters.memory_owners import find_owners, live_storages, owned_storages
 from harness.tensors import reachable, storages
 
 _MARK, _GONE, _FORWARD = "memory part", "gone", "memory: forward pass"
+#: A longer history is not used: every entry becomes a dictionary in the host's memory when it is read.
+_HISTORY_ENTRIES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -41,24 +46,30 @@ def anatomy_of(session: Session, device: str) -> Anatomy | None:
     owners = find_owners()
     parameters, found = owners.parameters(), live_storages(owners, device)
     before = {address: (storage.nbytes(), part) for address, (storage, part) in found.items()}
-    if device == "cuda":
+    on_gpu = device == "cuda"
+    watched = [] if on_gpu else [weakref.ref(storage, _when_gone(key)) for key, (storage, _) in found.items()]
+    del owners, found  # a reference would keep alive what the step lets go
+    native = on_gpu and torch.cuda.get_allocator_backend() == "native"  # the others show neither blocks nor history
+    if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+    if native:
         before = _blocks(before)
-    watched = [weakref.ref(storage, _when_gone(address)) for address, (storage, _) in found.items()]
-    del owners, found  # a reference would keep alive what the step lets go
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with (
+        _history() if native else nullcontext([]) as history,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
         with _marks(parameters, device):
             session.step()
-        allocator_peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+        allocator_peak = torch.cuda.max_memory_allocated() if on_gpu else None
         for address, (_, part) in owned_storages(find_owners(), device).items():
             _mark(part, address)
-        if device == "cuda":
+        if on_gpu:
             _give_library_workspaces_back()
     watched.clear()
     results: Any = profiler.profiler
-    parts = parts_at_peak(before, _stream(results.kineto_results.experimental_event_tree(), device))
-    return _anatomy(parts, allocator_peak)
+    stream = _stream(results.kineto_results.experimental_event_tree(), device)
+    return _anatomy(parts_at_peak(before, stream, history), allocator_peak)
 
 
 def _anatomy(parts: dict[str, int], allocator_peak: int | None) -> Anatomy | None:
@@ -81,6 +92,33 @@ def _blocks(known: Mapping[int, tuple[int, str]]) -> dict[int, tuple[int, str]]:
         for block in segment["blocks"]
         if block["state"] == "active_allocated"
     }
+
+
+@contextmanager
+def _history() -> Iterator[list[Change]]:
+    """What the GPU's allocator gives out and takes back while the block runs: filled at its end, and empty where it was
+    too much to keep."""
+    import torch
+
+    changes: list[Change] = []
+    memory: Any = torch.cuda.memory
+    memory._record_memory_history("all", context=None, stacks="python", max_entries=_HISTORY_ENTRIES)
+    try:
+        yield changes
+        changes += _changes(memory._snapshot()["device_traces"][torch.cuda.current_device()])
+    finally:
+        memory._record_memory_history(None)  # it also forgets: read it before
+
+
+def _changes(entries: list[dict[str, Any]]) -> list[Change]:
+    """A block counts as allocated until its end is requested, however long another stream still uses it."""
+    if len(entries) >= _HISTORY_ENTRIES:
+        return []  # a ring: the oldest are overwritten
+    return [
+        (entry["addr"], entry["size"] if entry["action"] == "alloc" else None)
+        for entry in entries
+        if entry["action"] in ("alloc", "free_requested")
+    ]
 
 
 def _give_library_workspaces_back() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import itertools
 import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +21,8 @@ from torch import nn
 
 from harness.checks import MEMORY_PARTS
 from harness.interfaces import Session, Work
-from harness.meters.block_lives import Claimed, Given, Taken, parts_at_peak
+from harness.meters import memory_anatomy
+from harness.meters.block_lives import Change, Claimed, Event, Given, Taken, parts_at_peak
 from harness.meters.memory_anatomy import Anatomy, _anatomy, _stream, anatomy_of
 from harness.meters.memory_formulas import expectations
 from harness.meters.memory_owners import find_owners
@@ -283,6 +287,137 @@ def test_what_somebody_claimed_is_no_scratch():
     assert math.isclose(sum(parts.values()), 100)
 
 
+@dataclass(frozen=True)
+class Move:
+    """At an address: what is there ends; then a block of `units` x 512 bytes begins, unless that is none."""
+
+    address: int
+    units: int
+    unused_bytes: int
+    part: str
+    claim: str | None
+    free_is_seen: bool
+    alloc_is_seen: bool = True
+
+
+MOVES = st.builds(
+    Move,
+    address=st.integers(0, 4),
+    units=st.integers(0, 12),
+    unused_bytes=st.integers(0, 511),
+    part=st.sampled_from(["activation", "workspace"]),
+    claim=st.sampled_from([None, "gradient", "kv_cache"]),
+    free_is_seen=st.booleans(),
+)
+BEFORE = st.dictionaries(st.integers(0, 4), st.integers(1, 12).map(lambda units: (512 * units, "weights")))
+
+
+def parts_of(sizes: dict[str, int]) -> dict[str, int]:
+    """Every part, with no bytes where none are given."""
+    return {part: sizes.get(part, 0) for part in MEMORY_PARTS}
+
+
+class Truth:
+    """A GPU's blocks: the allocator's history of them, what the profiler saw, and the parts when most was held."""
+
+    def __init__(self, before: dict[int, tuple[int, str]], moves: list[Move]) -> None:
+        self.history: list[Change] = []
+        self.stream: list[Event] = []
+        self.clock = itertools.count()
+        self.here, self.claims = dict(before), dict[int, str]()
+        self.peak, self.parts = 0, parts_of({})
+        self.count()
+        for move in moves:
+            if move.address in self.here:
+                self.end(move)
+            if move.units:
+                self.begin(move)
+        for address in list(self.claims):
+            self.claim(address)
+
+    def end(self, move: Move) -> None:
+        self.claim(move.address)
+        del self.here[move.address]
+        self.history.append((move.address, None))
+        if move.free_is_seen:
+            self.stream.append(Given(next(self.clock), move.address))
+
+    def begin(self, move: Move) -> None:
+        size = 512 * move.units
+        self.history.append((move.address, size - move.unused_bytes))
+        if move.alloc_is_seen:
+            self.stream.append(Taken(next(self.clock), move.address, size, move.part))
+        if move.claim:
+            self.claims[move.address] = move.claim
+        self.here[move.address] = (size, (move.claim or move.part) if move.alloc_is_seen else "unattributed")
+        self.count()
+
+    def claim(self, address: int) -> None:
+        """As late as can be: it holds for the whole life all the same."""
+        if address in self.claims:
+            self.stream.append(Claimed(next(self.clock), address, self.claims.pop(address)))
+
+    def count(self) -> None:
+        held = sum(size for size, _ in self.here.values())
+        if held > self.peak:
+            self.peak, self.parts = held, parts_of({})
+            for size, part in self.here.values():
+                self.parts[part] += size
+
+
+@given(BEFORE, st.lists(MOVES, max_size=40))
+def test_ends_that_the_profiler_misses_change_nothing(before: dict[int, tuple[int, str]], moves: list[Move]):
+    truth = Truth(before, moves)
+    assert parts_at_peak(before, truth.stream, truth.history or [(9, None)]) == truth.parts
+
+
+def test_without_the_history_a_missed_end_counts():
+    changes = ((0, 1), (0, 0), (1, 1))
+    truth = Truth({}, [Move(address, units, 0, "activation", None, False) for address, units in changes])
+    assert sum(parts_at_peak({}, truth.stream).values()) == 1024
+    assert parts_at_peak({}, truth.stream, truth.history) == truth.parts == parts_of({"activation": 512})
+
+
+@given(BEFORE, st.lists(MOVES, max_size=40, unique_by=lambda move: move.units), st.sets(st.integers(0, 39)))
+def test_a_block_that_the_profiler_never_saw_is_alone_unattributed(
+    before: dict[int, tuple[int, str]], moves: list[Move], unseen: set[int]
+):
+    # Every size occurs once: which block was not seen is certain. Ends are seen: no claim is taken for a dead block's.
+    moves = [
+        dataclasses.replace(move, free_is_seen=True, alloc_is_seen=position not in unseen)
+        for position, move in enumerate(moves)
+    ]
+    truth = Truth(before, moves)
+    assert parts_at_peak(before, truth.stream, truth.history or [(9, None)]) == truth.parts
+
+
+@given(BEFORE, st.lists(MOVES, max_size=40), st.sets(st.integers(0, 39)))
+def test_equal_blocks_that_the_profiler_never_saw_keep_the_sum(
+    before: dict[int, tuple[int, str]], moves: list[Move], unseen: set[int]
+):
+    moves = [dataclasses.replace(move, alloc_is_seen=position not in unseen) for position, move in enumerate(moves)]
+    truth = Truth(before, moves)
+    parts = parts_at_peak(before, truth.stream, truth.history or [(9, None)])
+    assert sum(parts.values()) == truth.peak
+    assert all(size >= 0 for size in parts.values())
+
+
+@given(st.integers(1, 2**24), st.integers(0, 2**20))
+def test_a_large_block_is_recognized_with_the_rest_that_it_keeps(asked: int, rest: int):
+    size = -(-asked // 512) * 512
+    block = size + rest // 512 * 512 * (size > 2**20)
+    # The first block at the address was not seen, and is too large to be the second.
+    history = [(1, 2**26), (1, None), (1, asked), (2, 2**26)]
+    parts = parts_at_peak({}, [Taken(0, 1, block, "activation"), Taken(1, 2, 2**26, "gradient")], history)
+    assert (parts["activation"], parts["gradient"], parts["unattributed"]) == (block, 2**26, 0)
+
+
+def test_scratch_stays_scratch_in_the_history():
+    stream = [Taken(0, 1, 512, "activation", 9), Given(5, 1), Taken(10, 1, 1024, "activation", 19)]
+    assert parts_at_peak({}, stream[:2], [(1, 400), (1, None)])["workspace"] == 512
+    assert parts_at_peak({}, stream, [(1, 400), (1, None), (1, 1000)])["activation"] == 1024
+
+
 def node(
     name: str, start: int, end: int, *children: Any, scope: str = "RecordScope.FUNCTION", sequence: int = -1
 ) -> Any:
@@ -330,3 +465,124 @@ def test_what_the_allocator_counts_beyond_the_events_is_unattributed():
     found = _anatomy({**dict.fromkeys(MEMORY_PARTS, 0), "weights": 1000}, 1100)
     assert found is not None
     assert (found.peak_bytes, found.parts["unattributed"]) == (1100, 100)
+
+
+class PretendedAllocator:
+    """A GPU's allocator of blocks of 512 bytes, its records as torch gives them, and what a profiler would see."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here: dict[int, int] = {}
+        self.peak, self.recording, self.fails_to_see, self.backend = 0, False, False, "native"
+        self.entries: list[dict[str, Any]] = []
+        self.events: list[Any] = []
+        self.clock = itertools.count()
+        cuda = torch.cuda
+        for owner, name, replacement in (
+            (cuda, "synchronize", lambda: None),
+            (cuda, "reset_peak_memory_stats", self.reset),
+            (cuda, "max_memory_allocated", lambda: self.peak),
+            (cuda, "current_device", lambda: 0),
+            (cuda, "get_allocator_backend", lambda: self.backend),
+            (cuda, "memory_snapshot", self.snapshot),
+            (cuda.memory, "_record_memory_history", self.record),
+            (cuda.memory, "_snapshot", lambda: {"segments": [], "device_traces": [list(self.entries)]}),
+            (torch._C, "_cuda_clearCublasWorkspaces", self.clear),
+            (memory_anatomy, "_stream", lambda roots, device: _stream(self.events, device)),
+        ):
+            monkeypatch.setattr(owner, name, replacement, raising=False)
+
+    def reset(self) -> None:
+        self.peak = sum(self.here.values())
+        self.events.clear()  # the profiler starts later
+
+    def snapshot(self) -> list[Any]:
+        assert self.backend == "native", "the others raise"
+        blocks = [{"address": key, "size": size, "state": "active_allocated"} for key, size in self.here.items()]
+        return [{"blocks": [*blocks, {"address": 99, "size": 2**30, "state": "inactive"}]}]
+
+    def record(self, enabled: str | None = "all", *, context: Any = "all", stacks: str = "all", max_entries: int = 0):
+        assert enabled is None or (context is None and max_entries > 0), "stacks cost much"
+        self.recording = enabled == "all"
+        if not self.recording:
+            self.entries.clear()
+
+    def change(self, address: int, asked: int, sign: int) -> None:
+        size = sign * -(-asked // 512) * 512
+        if self.recording:
+            actions = ["alloc"] if sign > 0 else ["free_requested", "free_completed"]
+            self.entries += [{"action": action, "addr": address, "size": asked} for action in actions]
+        if not self.fails_to_see:
+            self.events.append(change(next(self.clock), address, size))
+
+    def take(self, address: int, asked: int) -> None:
+        self.here[address] = -(-asked // 512) * 512
+        self.peak = max(self.peak, sum(self.here.values()))
+        self.change(address, asked, 1)
+
+    def give(self, address: int, *, seen: bool = True) -> None:
+        self.fails_to_see = not seen
+        self.change(address, self.here.pop(address), -1)
+        self.fails_to_see = False
+
+    def clear(self) -> None:
+        """cuBLAS gives the block at 7 back."""
+        begin, before = next(self.clock), len(self.events)
+        self.give(7)
+        self.events[before:] = [node("memory part:workspaces", begin, next(self.clock), *self.events[before:])]
+
+
+class FreesUnseen(Session):
+    """Two gradients of the activations' size, where an activation's end between two operations is not profiled."""
+
+    def __init__(self, allocator: PretendedAllocator) -> None:
+        self.allocator = allocator
+        allocator.take(7, 4096)
+        allocator.take(8, 1000)
+
+    def step(self) -> None:
+        for address, part in ((1, "kv_cache"), (2, "gradient"), (3, "gradient")):
+            self.allocator.take(address, 10_000)
+            now = next(self.allocator.clock)
+            self.allocator.events.append(node(f"memory part:{part}:{address}", now, now))
+            if address < 3:
+                self.allocator.give(address, seen=False)
+        self.allocator.take(2, 10_000)
+
+
+@pytest.fixture
+def allocator(monkeypatch: pytest.MonkeyPatch) -> PretendedAllocator:
+    return PretendedAllocator(monkeypatch)
+
+
+def test_a_pretended_gpus_peak_is_its_allocators_whatever_the_profiler_misses(allocator: PretendedAllocator):
+    found = anatomy_of(FreesUnseen(allocator), "cuda")
+    assert found is not None
+    expected = {"gradient": 10_240, "workspace": 4096 + 10_240, "unattributed": 1024}
+    assert found == Anatomy(sum(expected.values()), parts_of(expected))
+    assert not allocator.recording
+
+
+@pytest.mark.parametrize("why", ["another allocator", "too long"])
+def test_without_a_history_the_profilers_stream_has_to_do(
+    why: str, allocator: PretendedAllocator, monkeypatch: pytest.MonkeyPatch
+):
+    if why == "too long":
+        monkeypatch.setattr(memory_anatomy, "_HISTORY_ENTRIES", 5)
+    else:
+        allocator.backend = "cudaMallocAsync"
+    session = FreesUnseen(allocator)
+    found = anatomy_of(session, "cuda")
+    assert found is not None
+    assert found.peak_bytes == allocator.peak == sum(found.parts.values())
+    assert found.parts["kv_cache"] == 10_240, "its end was not seen"
+    assert not allocator.recording
+
+
+def test_a_failing_step_ends_the_recording(allocator: PretendedAllocator):
+    class Fails(Session):
+        def step(self) -> None:
+            raise RuntimeError(f"recording: {allocator.recording}")
+
+    with pytest.raises(RuntimeError, match="recording: True"):
+        anatomy_of(Fails(), "cuda")
+    assert not allocator.recording
