@@ -81,9 +81,8 @@ def _check(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _fork_has_gpu() -> bool:
     """Whether CUDA still works in a fork: not when a library initialised it in the server, at its import."""
-    import torch
-
-    return not torch.cuda._is_in_bad_fork()
+    torch = sys.modules.get("torch")
+    return torch is None or not torch.cuda._is_in_bad_fork()
 
 
 def _fault(context: Any) -> str | None:

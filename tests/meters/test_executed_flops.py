@@ -313,7 +313,7 @@ OPERATORS = st.lists(
 def test_a_count_is_exact_or_absent_and_hfu_is_nearly_so(found: list[Operator]):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executed_flops, "operators_of", lambda session, device: (found, ""))
-        patch.setattr(executed_flops, "roof_of", lambda part: Roof({"bfloat16": 1e15}, 1e12))
+        patch.setattr(executed_flops, "roof_of", lambda part: Roof({"bfloat16": 1e15}, 1e12, 100, {}))
         readings = probed(Runs(int), WORK)
     total = sum(operator.seconds or 0.0 for operator in found)
     missing = sum(operator.seconds or 0.0 for operator in found if operator.kind == "uncounted")
