@@ -22,14 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.building import make
-from harness.config import to_trials
-from harness.environment import device_name, resolve_device
 from harness.errors import UserError
 from harness.interfaces import Meter, Readings, Session, Window, Work
-from harness.measure import Timings, make_clock, measure
+from harness.machine.environment import device_name, resolve_device
+from harness.plan.building import make
+from harness.plan.config import to_trials
+from harness.plan.single import composed
 from harness.protocol import Protocol
-from harness.single import composed
+from harness.run.measure import Timings, make_clock, measure
 from harness.stats.intervals import ratio_interval
 
 WIDTH, BATCH = 256, 64

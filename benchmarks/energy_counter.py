@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Session, Work
+from harness.machine.gpu import nvml, nvml_handle
 from harness.meters.energy_counter import counter_energy
 from harness.meters.power_trace import PowerReading, integrated_joules, power_field, refreshed
 
@@ -277,9 +277,9 @@ def cool_down(watch: Watch, target: float, limit_seconds: float) -> float:
 
 def trial(watch: Watch, load: Load, plan: Plan) -> dict[str, Any]:
     """One measurement as a sweep makes it."""
-    from harness.measure import measure
     from harness.meters.energy import Energy
     from harness.protocol import Protocol
+    from harness.run.measure import measure
 
     meter = Energy(idle_after_seconds=0)
     meter.open("cuda")
@@ -531,7 +531,7 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.perf_counter()
 
-    from harness.gpu import gpu_count, gpu_facts
+    from harness.machine.gpu import gpu_count, gpu_facts
     from harness.meters.codecarbon_model import tdp_watts
 
     if not gpu_count():

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.compare import COLUMNS, RowPair, measure_pairs, plan_pairs, values, whole
+from harness.commands.compare import COLUMNS, RowPair, measure_pairs, plan_pairs, values, whole
 from harness.errors import UserError
-from harness.single import user_folder
+from harness.plan.single import user_folder
 from harness.stats.pairs import judge
 
 COLUMN = next(iter(COLUMNS))

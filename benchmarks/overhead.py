@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.cli import main as harness
-from harness.store import Results, read_rows
+from harness.rows.store import Results, read_rows
 
 
 def overheads(rows: list[dict]) -> list[float]:

@@ -14,7 +14,7 @@ def run_trial(*overrides: str, results: str = "results") -> dict[str, Any]:
     this machine is not measured again; its newest row is returned. Raises `harness.errors.UserError` for bad input and
     for overrides that describe more than one trial.
     """
-    from harness.single import run_single
+    from harness.plan.single import run_single
 
     return run_single(list(overrides), results)
 
@@ -24,7 +24,7 @@ def read_results(results: str = "results") -> Any:
     import warnings
     from pathlib import Path
 
-    from harness.store import Results, read_rows
+    from harness.rows.store import Results, read_rows
 
     found = read_rows(Results(Path(results)))
     for line in found.unreadable:

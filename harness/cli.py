@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.settings import COMMAND_VARIABLE
+from harness.plan.settings import COMMAND_VARIABLE
 
 USAGE = """harness COMMAND [OPTIONS]
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ[COMMAND_VARIABLE] = shlex.join(["harness", *given])
     try:
         if command not in commands:
-            from harness.building import nearest
+            from harness.plan.building import nearest
 
             raise UserError(
                 f"unknown command {command!r}.{nearest(command, commands)} There are: {', '.join(commands)}."
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(rest: list[str]) -> int:
-    from harness.hydra_entry import run
+    from harness.plan.hydra_entry import run
 
     return run(rest)
 
@@ -80,7 +80,7 @@ def _reproduce(rest: list[str]) -> int:
     parser.add_argument("--times", type=int, default=1, help="fresh processes; two or more give an interval")
     parser.add_argument("--config-dir", help="the folder with options of your own that the row was made with")
     options = parser.parse_args(rest)
-    from harness.reproduce import reproduce
+    from harness.commands.reproduce import reproduce
 
     print(reproduce(Path(options.results), options.row, options.times, options.config_dir))
     return 0
@@ -95,8 +95,8 @@ def _compare(rest: list[str]) -> int:
     options = parser.parse_args(rest)
     if options.pairs < 2:
         raise UserError("--pairs must be at least 2: one pair has no interval")
-    from harness.compare import compare, show
-    from harness.single import user_folder
+    from harness.commands.compare import compare, show
+    from harness.plan.single import user_folder
 
     overrides = [*options.overrides, *user_folder(options.config_dir)]
     print(show(*compare(overrides, options.pairs, options.same_within)))
@@ -113,8 +113,8 @@ def _aa(rest: list[str]) -> int:
     options = parser.parse_args(rest)
     if options.comparisons < 1 or options.pairs < 2:
         raise UserError("--comparisons must be at least 1, and --pairs at least 2: one pair has no interval")
-    from harness.aa import plain, run, show
-    from harness.single import user_folder
+    from harness.commands.aa import plain, run, show
+    from harness.plan.single import user_folder
 
     found = run([*options.overrides, *user_folder(options.config_dir)], options.comparisons, options.pairs)
     print(json.dumps(plain(found), indent=2) if options.json else show(found))
@@ -138,14 +138,14 @@ def _explain(rest: list[str]) -> int:
     parser.add_argument("row", help="a row's id, a part of it, or `last`")
     parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
     options = parser.parse_args(rest)
-    from harness.explain import explain
+    from harness.commands.explain import explain
 
     print(explain(Path(options.results), options.row))
     return 0
 
 
 def _list(rest: list[str]) -> int:
-    from harness.listing import GROUPS, listing, show
+    from harness.commands.listing import GROUPS, listing, show
 
     parser = argparse.ArgumentParser(prog="harness list")
     parser.add_argument("group", choices=GROUPS)
@@ -162,9 +162,9 @@ def _calibrate(rest: list[str]) -> int:
     parser.add_argument("--seconds", type=float, help="about how long to measure (default: 20 on a GPU, 30 without)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(rest)
-    from harness.calibrate import calibrate, show
-    from harness.environment import resolve_device
-    from harness.store import Results
+    from harness.commands.calibrate import calibrate, show
+    from harness.machine.environment import resolve_device
+    from harness.rows.store import Results
 
     roofs, path = calibrate(
         Results(Path(options.results)),
@@ -180,7 +180,7 @@ def _doctor(rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness doctor")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(rest)
-    from harness.doctor import examine, show
+    from harness.commands.doctor import examine, show
 
     print(show(examine(), options.json))
     return 0

@@ -321,8 +321,10 @@ class Meter:
         raise NotImplementedError
 
     def calibrate(self, device: str, seconds: float, say: Callable[[str], object]) -> Any:
-        """For `harness calibrate`: `harness.measured_roofs.MeasuredRoofs` of this device, measured in about `seconds`;
-        None for a meter that holds nothing against a roof. `say` hears what is being measured."""
+        """For `harness calibrate`: `MeasuredRoofs` of this device (`harness.machine.measured_roofs`), within `seconds`.
+
+        None for a meter that holds nothing against a roof. `say` hears what is being measured.
+        """
         return None
 
     def availability(self, device: str) -> Mapping[str, str]:

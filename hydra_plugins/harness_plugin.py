@@ -1,4 +1,4 @@
-"""Hydra finds its plugins in this namespace package; what they do lives in `harness.sweep`."""
+"""Hydra finds its plugins in this namespace package; what they do lives in `harness.plan.sweep`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Run all jobs of the batch."""
-        from harness.sweep import launch
+        from harness.plan.sweep import launch
 
         launch(self.config_loader, self.config, [list(job) for job in job_overrides])
         return []

@@ -101,7 +101,7 @@ class Sweep:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row on disk, oldest first."""
-        from harness.store import Results, read_rows
+        from harness.rows.store import Results, read_rows
 
         rows = read_rows(Results(self.results)).table.to_pylist()
         return sorted(rows, key=lambda row: row["started_at"])
@@ -156,12 +156,12 @@ def trials_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[An
     """The trials that a command line names, without running them."""
 
     def find(*arguments: str) -> list[Any]:
-        import harness.sweep
-        from harness.hydra_entry import run
+        import harness.plan.sweep
+        from harness.plan.hydra_entry import run
 
         found: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(harness.sweep, "run_sweep", lambda trials, settings, name="": found.extend(trials))
+            patch.setattr(harness.plan.sweep, "run_sweep", lambda trials, settings, name="": found.extend(trials))
             patch.setattr(sys, "path", list(sys.path))
             patch.setenv("HYDRA_FULL_ERROR", "1")
             run([*arguments, f"hydra.sweep.dir={tmp_path_factory.mktemp('hydra')}"])

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.store import Results, read_rows
+from harness.rows.store import Results, read_rows
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -121,7 +121,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_disturbance_is_that_of_the_default_meters(bench: Any):
-    from harness.config import config_folder
+    from harness.plan.config import config_folder
 
     chosen = [
         item for item in yaml.safe_load((config_folder() / "trial.yaml").read_text())["defaults"] if "meters" in item

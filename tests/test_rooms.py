@@ -15,9 +15,7 @@ PACKAGE = ROOT / "harness"
 
 SHELVES = ("models", "techniques", "workloads", "meters", "corpora")
 HEAVY = ("torch", "transformers", "peft", "torchao")
-RUN = "worker execute measure evidence tensors flops".split()
-#: Everything else in the core plans, but for what the trials' server loads before it forks.
-PLAN = sorted({path.stem for path in PACKAGE.glob("*.py")} - {*RUN, "preload"})
+CORE = ("plan", "run", "rows", "machine", "commands")
 READ_ONLY_LIBRARIES = ("hydra", "omegaconf", "pandas", "pyarrow", "matplotlib")
 LONGEST = 170
 
@@ -32,7 +30,11 @@ def files(*places: str) -> list[Path]:
 
 
 def core() -> list[Path]:
-    return sorted(PACKAGE.glob("*.py"))
+    return sorted(PACKAGE.glob("*.py")) + files(*CORE)
+
+
+def planning() -> list[Path]:
+    return [path for path in core() if path.parent.name != "run"]
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -75,22 +77,25 @@ def code_lines(path: Path) -> int:
     )
 
 
-def test_the_running_side_is_all_there():
-    assert [name for name in RUN if not (PACKAGE / f"{name}.py").exists()] == []
+def test_the_rooms_are_all_there():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == {
+        *CORE,
+        *SHELVES,
+        "report",
+        "stats",
+    }
 
 
-@pytest.mark.parametrize("name", PLAN)
-def test_the_planning_side_loads_no_model_library_at_its_top(name: str):
-    assert forbidden(PACKAGE / f"{name}.py", HEAVY, inside_functions=False) == []
+@pytest.mark.parametrize("path", planning(), ids=name_of)
+def test_the_planning_side_loads_no_model_library_at_its_top(path: Path):
+    assert forbidden(path, HEAVY, inside_functions=False) == []
 
 
-@pytest.mark.parametrize("path", [*(PACKAGE / f"{name}.py" for name in RUN), *files(*SHELVES)], ids=name_of)
+@pytest.mark.parametrize("path", files("run", *SHELVES), ids=name_of)
 def test_the_running_side_never_imports_what_plans_or_reads(path: Path):
     assert forbidden(path, READ_ONLY_LIBRARIES) == []
-    assert (
-        forbidden(path, tuple(f"harness.{name}" for name in ("config", "sweep", "hydra_entry", "store", "report")))
-        == []
-    )
+    readers = ("plan.config", "plan.sweep", "plan.hydra_entry", "rows.store", "report", "commands")
+    assert forbidden(path, tuple(f"harness.{name}" for name in readers)) == []
 
 
 @pytest.mark.parametrize("path", files("report"), ids=name_of)
@@ -135,5 +140,5 @@ def test_importing_every_module_loads_no_model_library():
 
 
 def test_importing_the_running_side_loads_neither_hydra_nor_a_table_library():
-    modules = [name_of(path) for path in [*(PACKAGE / f"{name}.py" for name in RUN), *files(*SHELVES)]]
+    modules = [name_of(path) for path in files("run", *SHELVES) if path.stem != "preload"]
     assert in_a_fresh_interpreter(modules, READ_ONLY_LIBRARIES) == []

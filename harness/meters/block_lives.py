@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.checks import MEMORY_PARTS as PARTS
+from harness.rows.checks import MEMORY_PARTS as PARTS
 
 
 @dataclass(frozen=True)

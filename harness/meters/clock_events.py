@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness import gpu
+from harness.machine import gpu
 
 #: Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML reference, NvmlClocksEventReasons).
 EVENTS = {

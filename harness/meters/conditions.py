@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import gpu
 from harness.interfaces import Meter, Metric, Readings, Window
+from harness.machine import gpu
 from harness.meters import clock_events, gpu_processes
 from harness.meters.gpu_poll import Poll, default_sm_clock_hertz, poll
 from harness.meters.sm_clock import SLOW_RATIO, SampleClock

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from harness.environment import device_name
 from harness.interfaces import Meter, Metric, Readings, Session, Window
+from harness.machine.environment import device_name
 from harness.meters.operators import Operator, operators_of
 from harness.meters.roofs import roof_of
 

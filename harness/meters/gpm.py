@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import gpu
+from harness.machine import gpu
 
 
 def metric_numbers() -> dict[str, int]:

@@ -7,8 +7,8 @@ import threading
 import time
 from typing import Any
 
-from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Metric, Readings, Window
+from harness.machine.gpu import nvml, nvml_handle
 from harness.meters.energy_counter import counter_energy
 from harness.meters.power_trace import PowerReading, integrated_joules, power_field, refreshed
 

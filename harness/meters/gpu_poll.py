@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness import gpu
+from harness.machine import gpu
 from harness.meters.gpu_processes import Listed, listed
 
 

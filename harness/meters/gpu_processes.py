@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import gpu
+from harness.machine import gpu
 
 UNSEEN = "NVML lists no process on this GPU, not even this trial's: others cannot be seen from here"
 

@@ -88,7 +88,7 @@ class Memory(Meter):
         if self.cuda:
             import torch
 
-            from harness.gpu import nvml_handle
+            from harness.machine.gpu import nvml_handle
 
             self.handle = nvml_handle()
             self.before = self._device_used() - torch.cuda.memory_reserved()
@@ -231,7 +231,7 @@ class Memory(Meter):
         self.peaks[self.current], self.current = peaks, None
 
     def _device_used(self) -> int:
-        from harness.gpu import nvml
+        from harness.machine.gpu import nvml
 
         return int(nvml().nvmlDeviceGetMemoryInfo(self.handle).used)
 

@@ -22,7 +22,7 @@ from typing import Any
 from harness.interfaces import Session
 from harness.meters.block_lives import Change, Claimed, Event, Given, Taken, parts_at_peak
 from harness.meters.memory_owners import find_owners, live_storages, owned_storages
-from harness.tensors import reachable, storages
+from harness.run.tensors import reachable, storages
 
 _MARK, _GONE, _FORWARD = "memory part", "gone", "memory: forward pass"
 #: A longer history is not used: every entry becomes a dictionary in the host's memory when it is read.

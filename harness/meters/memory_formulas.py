@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from harness.flops import cache_bytes_per_token
 from harness.meters.memory_owners import Owners, is_packed
+from harness.run.flops import cache_bytes_per_token
 
 #: States as large as the parameter that an optimizer keeps for each: Adam two moments, 8 bytes in float32 (Kingma and
 #: Ba 2015, algorithm 1), Lion one (Chen et al. 2023, algorithm 2). Exact classes: a subclass may keep others.

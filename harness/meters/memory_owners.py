@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.tensors import inner_tensors, live_objects, reachable, storages
+from harness.run.tensors import inner_tensors, live_objects, reachable, storages
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.flops import attention_backward_flops, attention_forward_flops
 from harness.interfaces import Session
+from harness.run.flops import attention_backward_flops, attention_forward_flops
 
 #: `counted` has a formula; `zero` has no FLOPs by convention; `uncounted` may have some that nobody counts.
 Kind = Literal["counted", "zero", "uncounted"]

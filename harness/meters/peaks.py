@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import measured_roofs
+from harness.machine import measured_roofs
 from harness.meters.roofs import roof_of
 
 

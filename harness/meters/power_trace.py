@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.gpu import nvml
+from harness.machine.gpu import nvml
 from harness.meters.energy_counter import FEWEST_PERIODS
 
 #: Power of the GPU alone; 1 would be the module with its processor, 2 the memory.

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import machine_load
-from harness.environment import device_name
 from harness.errors import UserError
-from harness.gpu import gpu_facts, nvml, nvml_handle
 from harness.interfaces import Meter
-from harness.measure import Timings, make_clock, sampling
-from harness.measured_roofs import MeasuredRoofs, Rate, device_key
+from harness.machine import load as machine_load
+from harness.machine.environment import device_name
+from harness.machine.gpu import gpu_facts, nvml, nvml_handle
+from harness.machine.measured_roofs import MeasuredRoofs, Rate, device_key
 from harness.meters.kernels import Kernel, memory, products
 from harness.meters.roofs import roof_of
+from harness.run.measure import Timings, make_clock, sampling
 from harness.stats.quantiles import quantile
 
 WARMUP_CALLS = 3

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from harness import machine_load, measured_roofs
-from harness.environment import device_name
-from harness.gpu import nvml, nvml_handle
 from harness.interfaces import Meter, Metric, Readings, Window
-from harness.measured_roofs import MeasuredRoofs
+from harness.machine import load as machine_load
+from harness.machine import measured_roofs
+from harness.machine.environment import device_name
+from harness.machine.gpu import nvml, nvml_handle
+from harness.machine.measured_roofs import MeasuredRoofs
 from harness.meters import gpm
 from harness.meters.peaks import Peaks
 from harness.meters.rates import measure_roofs

@@ -13,7 +13,7 @@ def configuration(architecture: Mapping[str, Any]) -> Any:
     """The transformers configuration; ValueError for an unknown model type or field, or heads that do not divide."""
     from transformers import AutoConfig
 
-    from harness.building import nearest
+    from harness.plan.building import nearest
 
     facts = copy.deepcopy(dict(architecture))  # transformers fills nested dictionaries in place
     model_type = facts.pop("model_type", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.software import differences
+from harness.machine.software import differences
 
 
 def stale_rows(rows: pd.DataFrame) -> pd.DataFrame:

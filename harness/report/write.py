@@ -15,7 +15,7 @@ from harness.report.frame import frame_of
 from harness.report.markdown import markdown_of
 from harness.report.page_html import page_of
 from harness.report.plots import drawings_of
-from harness.store import Results, disk_message, read_rows
+from harness.rows.store import Results, disk_message, read_rows
 
 #: A figure takes a third of a second; beyond this many boards the page links none rather than keep its reader waiting.
 MOST_BOARDS_WITH_FIGURES = 9

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.flops import cache_bytes_per_token, cost_of
 from harness.interfaces import Context, Metric, Session
-from harness.tensors import reachable_bytes
+from harness.run.flops import cache_bytes_per_token, cost_of
+from harness.run.tensors import reachable_bytes
 from harness.workloads.acting import acting
 from harness.workloads.batches import bits_per_byte_through_cache, held_out_windows, random_batch, tokenize
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.flops import cost_of
 from harness.interfaces import Context, Metric, Session, Work, Workload
-from harness.tensors import reachable_bytes, storage_bytes
+from harness.run.flops import cost_of
+from harness.run.tensors import reachable_bytes, storage_bytes
 from harness.workloads.acting import acting
 from harness.workloads.batches import bits_per_byte, held_out_windows, random_batch, tokenize
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from harness.flush import last_level_cache_bytes
 from harness.interfaces import Readings, Session, Work
-from harness.measure import Timings, make_clock, measure, timed_step
 from harness.meters.conditions import Conditions
 from harness.protocol import Protocol
+from harness.run.flush import last_level_cache_bytes
+from harness.run.measure import Timings, make_clock, measure, timed_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 

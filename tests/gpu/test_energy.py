@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from harness.gpu import gpu_facts, nvml, nvml_handle
 from harness.interfaces import Readings, Session, Window, Work
-from harness.measure import measure
+from harness.machine.gpu import gpu_facts, nvml, nvml_handle
 from harness.meters.energy import Energy
 from harness.meters.energy_counter import FEWEST_PERIODS
 from harness.meters.power_trace import power_field
 from harness.protocol import Protocol
+from harness.run.measure import measure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 

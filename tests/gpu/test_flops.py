@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from harness.interfaces import Readings, Session, Work
-from harness.measure import measure
 from harness.meters.executed_flops import RATIOS, ExecutedFlops
 from harness.meters.utilization import Utilization
 from harness.protocol import Protocol
+from harness.run.measure import measure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 

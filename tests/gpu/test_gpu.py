@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from harness.interfaces import Session, Work
-from harness.measure import Timings, make_clock, measure
 from harness.meters.energy import Energy
 from harness.meters.memory import Memory
 from harness.meters.utilization import Utilization
 from harness.protocol import Protocol
+from harness.run.measure import Timings, make_clock, measure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 
@@ -74,7 +74,7 @@ def test_the_counters_energy_is_power_times_time(window: Any):
 
 
 def test_energy_stays_below_the_power_limit(window: Any):
-    from harness.gpu import gpu_facts
+    from harness.machine.gpu import gpu_facts
 
     values, _, found = window
     assert values["gpu_energy_joules"] < gpu_facts()["power_limit_watts"] * found.window.seconds * 1.05

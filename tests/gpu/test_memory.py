@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.checks import MEMORY_PARTS, broken_identities
 from harness.interfaces import Session, Window, Work
 from harness.meters.memory import Memory
 from harness.meters.memory_anatomy import Anatomy, _history, anatomy_of
+from harness.rows.checks import MEMORY_PARTS, broken_identities
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 

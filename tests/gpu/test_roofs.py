@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from harness import measured_roofs
-from harness.calibrate import calibrate, show
-from harness.environment import device_name
+from harness.commands.calibrate import calibrate, show
 from harness.interfaces import Readings, Session, Work
-from harness.measure import measure
-from harness.measured_roofs import MeasuredRoofs
+from harness.machine import measured_roofs
+from harness.machine.environment import device_name
+from harness.machine.measured_roofs import MeasuredRoofs
 from harness.meters.roofs import roof_of
 from harness.meters.utilization import Utilization
 from harness.protocol import Protocol
-from harness.store import Results
-from harness.worker import ROOFS_VARIABLE
+from harness.rows.store import Results
+from harness.run.measure import measure
+from harness.run.worker import ROOFS_VARIABLE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 

@@ -34,7 +34,7 @@ def test_the_disturbance_of_the_gpus_meters_is_measured(tmp_path: Path):
 
 
 def test_an_injected_slow_down_is_in_both_clocks_of_the_gpu(tmp_path: Path):
-    from harness.store import Results, read_rows
+    from harness.rows.store import Results, read_rows
 
     options = ["--comparisons=1", "--pairs=6", "--slow-ratio=1.0", f"--results={tmp_path}"]
     run("benchmarks/injected.py", *options, *SHORT)

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.execute import _read
 from harness.interfaces import Meter, Readings, Session, Window, Work
-from harness.measure import Measurement, measure, sampling
 from harness.meters import clock_events, conditions, gpu_processes
 from harness.meters.conditions import Conditions
 from harness.meters.gpu_processes import Listed, foreign
 from harness.meters.sm_clock import hertz
 from harness.protocol import Protocol
+from harness.run.execute import _read
+from harness.run.measure import Measurement, measure, sampling
 
 GIB = 2**30
 WINDOW = Window(Work(samples=1, trained_tokens=1), [0.1], [], 0, 10**8)

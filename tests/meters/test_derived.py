@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.derived import disagreeing, recomputed
 from harness.interfaces import Readings, Session, Window, Work
 from harness.meters import energy, gpu_energy
 from harness.meters.codecarbon_model import TDP_VARIABLE, tdp_watts
 from harness.meters.latency import Latency
 from harness.meters.utilization import Utilization
+from harness.rows.derived import disagreeing, recomputed
 
 TIMES = st.floats(1e-6, 1e3)
 STEPS = st.one_of(st.lists(TIMES, min_size=1, max_size=40), st.lists(TIMES, min_size=100, max_size=130))

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.checks import broken_identities
 from harness.interfaces import Readings, Session, Window, Work
 from harness.meters import carbon, energy, gpu_energy, rapl
 from harness.meters.codecarbon_model import TDP_VARIABLE, cpu_power_watts, tdp_watts
 from harness.meters.energy import Energy
+from harness.rows.checks import broken_identities
 
 INPUTS = ("grid_intensity_grams_per_kilowatt_hour", "embodied_grams")
 MEASURED = [m.name for m in Energy.metrics if "_estimated_" not in m.name and m.name not in INPUTS]
@@ -309,8 +309,8 @@ def test_the_processors_measured_energy_joins_the_gpus_and_the_boundary_says_so(
     ],
 )
 def test_bad_options_are_named_before_anything_is_measured(options: dict[str, Any], word: str):
-    from harness.building import build
     from harness.errors import UserError
+    from harness.plan.building import build
 
     with pytest.raises(UserError, match=word):
         build(Energy, options, "meters 'energy'")

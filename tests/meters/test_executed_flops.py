@@ -16,12 +16,12 @@ from torch.autograd import DeviceType
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.flops import attention_weights, cost_of
 from harness.interfaces import Readings, Session, Window, Work
 from harness.meters import executed_flops, operators
 from harness.meters.executed_flops import UNCOUNTED_RATIO, ExecutedFlops
 from harness.meters.operators import MARK, ZERO, Operator, kernel_seconds, operators_of, with_seconds
 from harness.meters.roofs import Roof
+from harness.run.flops import attention_weights, cost_of
 from harness.techniques.activations.checkpointing import Checkpointing
 from harness.techniques.attention.grouped_query import GroupedQuery
 from harness.techniques.moe.mixture import Mixture

@@ -16,12 +16,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.checks import broken_identities
 from harness.interfaces import Session, Window, Work
 from harness.meters import resident
 from harness.meters.memory import Memory, time_average
 from harness.meters.memory_anatomy import anatomy_of
-from harness.tensors import live_bytes
+from harness.rows.checks import broken_identities
+from harness.run.tensors import live_bytes
 
 MEBIBYTE = 2**20
 WINDOW = Window(Work(samples=1, prompt_tokens=1), [0.1], [], 0, 10**8)

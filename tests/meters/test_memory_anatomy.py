@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.checks import MEMORY_PARTS
 from harness.interfaces import Session, Work
 from harness.meters import memory_anatomy
 from harness.meters.block_lives import Change, Claimed, Event, Given, Taken, parts_at_peak
 from harness.meters.memory_anatomy import Anatomy, _anatomy, _stream, anatomy_of
 from harness.meters.memory_formulas import expectations
 from harness.meters.memory_owners import find_owners
+from harness.rows.checks import MEMORY_PARTS
 
 MEBIBYTE = 2**20
 
@@ -141,7 +141,7 @@ def training(context_of: Callable[..., Any]) -> Callable[..., Session]:
     """A session of `train_step` on the tiny model with techniques by the name of their YAML."""
 
     def make(*names: str) -> Session:
-        from harness.execute import load
+        from harness.run.execute import load
         from harness.techniques.activations.checkpointing import Checkpointing
         from harness.techniques.peft.lora import Lora
         from harness.techniques.quantization.half import Half
@@ -189,7 +189,7 @@ def test_scratch_is_workspace_and_data_is_other():
 def test_tied_and_packed_weights_count_as_they_are_stored():
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    from harness.tensors import model_bytes
+    from harness.run.tensors import model_bytes
 
     class Reads(Session):
         def __init__(self) -> None:

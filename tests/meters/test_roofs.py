@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.checks import broken_identities
 from harness.errors import UserError
 from harness.meters.rates import measure_roofs
 from harness.meters.roofs import ROOFS, roof_of
+from harness.rows.checks import broken_identities
 
 #: NVIDIA's datasheets: dense bfloat16 TFLOP/s (printed with sparsity: twice that), float32 TFLOP/s, TB/s.
 DATASHEET = {

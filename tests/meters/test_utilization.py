@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch  # noqa: F401 - a processor's roofs are those of torch's threads
 
-from harness import measured_roofs
 from harness.interfaces import Readings, Window, Work
-from harness.measured_roofs import MeasuredRoofs, Rate
+from harness.machine import measured_roofs
+from harness.machine.measured_roofs import MeasuredRoofs, Rate
 from harness.meters.utilization import Utilization
-from harness.worker import ROOFS_VARIABLE
+from harness.run.worker import ROOFS_VARIABLE
 
 MEASURED = ("mfu_of_measured_roof_ratio", "mbu_of_measured_roof_ratio")
 
@@ -188,7 +188,7 @@ def test_a_processor_has_no_gpu_columns_and_says_so():
 
 
 def test_processor_time_is_a_share_of_the_usable_cores():
-    from harness.environment import usable_cores
+    from harness.machine.environment import usable_cores
 
     meter = Utilization()
     meter.open("cpu")

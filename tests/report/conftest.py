@@ -14,7 +14,7 @@ import pytest
 
 from harness.report.contents import Contents, contents_of
 from harness.report.frame import frame_of
-from harness.store import Results, flatten, schema_of, write_row
+from harness.rows.store import Results, flatten, schema_of, write_row
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ import pytest
 from harness.errors import UserError
 from harness.report.against import agreements_of, summary_of
 from harness.report.write import write_report
-from harness.store import Results, write_row
+from harness.rows.store import Results, write_row
 
 TIMES = {"none": 0.1, "a": 0.05, "b": 0.08, "c": 0.2}
 

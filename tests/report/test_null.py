@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.plan.settings import Settings
 from harness.report.contents import Contents, contents_of
 from harness.report.markdown import markdown_of
 from harness.report.metrics import ENERGY, LATENCY, MEMORY, QUALITY, high_column, low_column
 from harness.report.page_html import page_of
-from harness.settings import Settings
 from harness.stats.intervals import ratio_interval
 from harness.stats.separation import FAMILY_LEVEL, separations
 

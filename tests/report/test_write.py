@@ -66,7 +66,7 @@ def test_a_disk_that_refuses_is_one_line(folder, row):
 
 
 def test_ten_thousand_rows(tmp_path, row, frame):
-    from harness.store import flatten, schema_of
+    from harness.rows.store import flatten, schema_of
 
     flats = [
         flatten(row("none" if t == 0 else f"t{t}", seed=s, model=f"m{m}", latency_p50_seconds=0.1 / (1 + t) + s * 1e-4))

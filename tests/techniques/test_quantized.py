@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from harness.run.tensors import model_bytes, reachable_bytes
 from harness.techniques.cache.quantized import QuantizedKV
 from harness.techniques.quantization.int8 import Int8
 from harness.techniques.quantization.nf4 import NF4
-from harness.tensors import model_bytes, reachable_bytes
 
 needs_hqq = pytest.mark.skipif(find_spec("hqq") is None, reason="hqq is not installed")
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")

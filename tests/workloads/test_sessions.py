@@ -163,7 +163,7 @@ def test_the_technique_that_acts_is_the_one_that_overrides(context_of: Callable[
 
 
 def test_two_techniques_for_one_exclusive_moment_are_not_both_credited(context_of: Callable[..., Any]):
-    from harness.building import skip_reason
+    from harness.plan.building import skip_reason
     from harness.techniques.cache.quantized import QuantizedKV
 
     context = context_of(Static(), QuantizedKV(), workload=Prefill())

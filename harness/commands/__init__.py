@@ -1,0 +1,1 @@
+"""One file for each command beside `run` and `report`."""

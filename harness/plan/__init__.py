@@ -1,0 +1,1 @@
+"""From a command line to trials in processes of their own; imports no torch."""

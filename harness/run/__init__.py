@@ -1,0 +1,1 @@
+"""Inside a trial's process: load, step, measure; imports no Hydra."""
