@@ -1,8 +1,9 @@
 """Operations and bytes that a transformer's method requires, by closed form; what is not known is None.
 
 Model FLOPs count the multiply-adds (two operations each) of matrix products that every implementation must do:
-linear layers, experts that a token visits, and causal attention without its masked half (PaLM, appendix B). Embedding
-look-ups, norms and activations are left out. The dense variant includes the masked half.
+linear layers, experts that a token visits, and causal attention without its masked half. Embedding look-ups, norms and
+activations are left out. That recomputation is not counted is PaLM's rule (arXiv 2204.02311, appendix B); PaLM's formula
+counts attention densely, as the dense variant here does, which includes the masked half.
 """
 
 from __future__ import annotations
