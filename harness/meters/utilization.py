@@ -127,6 +127,11 @@ class Utilization(Meter):
         peaks = Peaks(self.device, device_name(self.device))
         if peaks.measured is not None:
             facts["measured_roof"] = measured_roofs.facts(peaks.measured, dtype)
+        if peaks.datasheet is not None:
+            facts["datasheet_roof"] = {
+                "flops_per_second": peaks.datasheet.flops_per_second.get(dtype),
+                "bytes_per_second": peaks.datasheet.bytes_per_second,
+            }
         clock = statistics.fmean(self.clocks) if self.clocks else None
         compute = {
             "mfu_ratio": peaks.datasheet_flops(dtype),

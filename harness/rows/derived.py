@@ -78,13 +78,18 @@ def _rates(row: Mapping[str, Any]) -> dict[str, float]:
         "throughput_tokens_per_second": row["step_tokens_count"] * per_second,
         "throughput_samples_per_second": row["step_samples_count"] * per_second,
     }
-    roof = _facts(row).get("measured_roof") or {}
     if row.get("step_model_flops") is not None:
         found["model_flops_per_second"] = row["step_model_flops"] * per_second
-        if roof.get("flops_per_second"):
-            found["mfu_of_measured_roof_ratio"] = found["model_flops_per_second"] / roof["flops_per_second"]
-    if row.get("step_moved_bytes") is not None and roof.get("bytes_per_second"):
-        found["mbu_of_measured_roof_ratio"] = row["step_moved_bytes"] * per_second / roof["bytes_per_second"]
+    works = (
+        ("mfu", "flops_per_second", row.get("step_model_flops")),
+        ("mbu", "bytes_per_second", row.get("step_moved_bytes")),
+    )
+    facts = _facts(row)
+    for fact, infix in (("datasheet_roof", ""), ("measured_roof", "_of_measured_roof")):
+        roof = facts.get(fact) or {}
+        for name, unit, work in works:
+            if work is not None and roof.get(unit):
+                found[f"{name}{infix}_ratio"] = work * per_second / roof[unit]
     return found
 
 

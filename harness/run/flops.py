@@ -2,7 +2,7 @@
 
 Model FLOPs count the multiply-adds (two operations each) of matrix products that every implementation must do:
 linear layers, experts that a token visits, and causal attention without its masked half. Embedding look-ups, norms and
-activations are left out. That recomputation is not counted is PaLM's rule (arXiv 2204.02311, appendix B); PaLM's formula
+activations are left out. That recomputation is not counted is PaLM's rule (arXiv 2204.02311, appendix B); its formula
 counts attention densely, as the dense variant here does, which includes the masked half.
 """
 

@@ -126,15 +126,20 @@ def test_energy_and_carbon(seed: int, fake_gpu: Any, monkeypatch: pytest.MonkeyP
 
 
 @given(st.lists(TIMES, min_size=1, max_size=20), st.floats(1, 1e15), st.floats(1, 1e12), st.floats(1e3, 1e15))
-def test_shares_of_the_measured_roof(steps: list[float], flops: float, moved: float, roof: float):
+def test_shares_of_the_roofs(steps: list[float], flops: float, moved: float, roof: float):
     window = Window(Work(samples=1, trained_tokens=1, model_flops=flops, moved_bytes=moved), steps, [], 0, 1)
     rate = len(steps) / sum(steps)
-    readings = Readings(
-        {"mfu_of_measured_roof_ratio": flops * rate / roof, "mbu_of_measured_roof_ratio": moved * rate / roof},
-        facts={"measured_roof": {"flops_per_second": roof, "bytes_per_second": roof}},
-    )
-    row = {**row_of(window, [readings, Latency().readings(window)]), "step_moved_bytes": moved}
-    assert {"mfu_of_measured_roof_ratio", "mbu_of_measured_roof_ratio"} < recomputed(row).keys()
+    shares = {
+        f"{name}{of}_ratio": work * rate / (roof * scale)
+        for name, work in (("mfu", flops), ("mbu", moved))
+        for of, scale in (("", 2), ("_of_measured_roof", 1))
+    }
+    facts = {
+        "datasheet_roof": {"flops_per_second": 2 * roof, "bytes_per_second": 2 * roof},
+        "measured_roof": {"flops_per_second": roof, "bytes_per_second": roof},
+    }
+    row = {**row_of(window, [Readings(shares, facts=facts), Latency().readings(window)]), "step_moved_bytes": moved}
+    assert shares.keys() < recomputed(row).keys()
     assert [line for line in disagreeing(row) if "model_flops" not in line] == []
 
 
