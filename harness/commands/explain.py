@@ -21,7 +21,7 @@ def explain(results: Path, wanted: str) -> str:
     lines = [*_head(row), ""]
     if row["status"] != "ok":
         return "\n".join([*lines, f"no numbers: {row['reason']}", *filter(None, [row.get("traceback")])])
-    return "\n".join([*lines, *_method(row), "", *_numbers(row), "", *_checks(row)])
+    return "\n".join([*lines, *_method(row), "", *_numbers(row), "", *_operators(row), "", *_checks(row)])
 
 
 def find(rows: list[dict[str, Any]], wanted: str, results: Path) -> dict[str, Any]:
@@ -54,8 +54,12 @@ def _method(row: Mapping[str, Any]) -> list[str]:
         f"  a step: {row['step_tokens_count']} {row['token_kind']} tokens",
         f"  model FLOPs of a step: {_number(row['step_model_flops'])}",
         *[f"  {name} changed: {text}" for name, text in changed.items()],
-        *[f"  {key}: {value}" for key, value in _plain(json.loads(row["facts_json"])).items() if value is not None],
+        *[f"  {key}: {value}" for key, value in _plain(json.loads(row["facts_json"])).items() if _said(key, value)],
     ]
+
+
+def _said(key: str, value: Any) -> bool:
+    return value not in (None, {}, []) and key != "operators"
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,11 +75,28 @@ def _numbers(row: Mapping[str, Any]) -> list[str]:
     reasons, lines = json.loads(row["reasons_json"]), ["numbers:"]
     for meter in listing("meters"):
         lines.append(f"  {meter['name']}: {meter['about']}")
+        absent: dict[str, list[str]] = {}
         for metric in meter["metrics"]:
             name = metric["name"]
             value = row.get(name)
-            said = _number(value) if value is not None else f"null: {reasons.get(name, 'not a column then')}"
-            lines.append(f"    {name} = {said}\n        {metric['meaning']}")
+            if value is None:
+                absent.setdefault(reasons.get(name, "not a column then"), []).append(name)
+            else:
+                lines.append(f"    {name} = {_number(value)}\n        {metric['meaning']}")
+        lines += [f"    null: {reason}\n        {', '.join(names)}" for reason, names in absent.items()]
+    return lines
+
+
+def _operators(row: Mapping[str, Any]) -> list[str]:
+    """The longest operators of a step, where they were watched."""
+    found = json.loads(row["facts_json"]).get("operators") or []
+    known = [each for each in found if each["seconds"] is not None]
+    if not known:
+        return []
+    lines = ["longest operators of a step of its own:"]
+    for each in known[:10]:
+        flops = f", {each['flops']:.4g} FLOPs" if each["flops"] else ""
+        lines.append(f"  {each['name']} ({each['group']}): {each['seconds']:.3g} s in {each['calls']} calls{flops}")
     return lines
 
 
