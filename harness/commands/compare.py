@@ -52,9 +52,8 @@ class Comparison:
 def compare(overrides: Sequence[str], pairs: int, same_within: float) -> tuple[Trial, Trial, list[Comparison], int]:
     """Measure what is missing of `pairs` pairs and compare A, the first value of the one swept key, with B.
 
-    Returns a trial of each, the comparisons, and how many pairs were left out because a trial failed or is
-    invalid. UserError unless
-    exactly one key has exactly two values.
+    Returns a trial of each, the comparisons, and how many pairs were left out because a trial failed or is invalid.
+    UserError unless exactly one key has exactly two values.
     """
     planned, settings = plan_pairs(overrides, pairs)
     measured = whole(measure_pairs(planned, settings, "compare"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from harness.errors import UserError
 from harness.machine.environment import resolve_device
 from harness.machine.software import differences
 from harness.plan.building import make, make_part
+from harness.plan.hydra_entry import add_user_folder
 from harness.plan.settings import Settings
 from harness.plan.sweep import run_sweep
 from harness.rows.store import Results, read_rows
@@ -41,7 +41,7 @@ def reproduce(results: Path, wanted: str, times: int = 1, user_folder: str | Non
     if times < 1:
         raise UserError("--times must be at least 1")
     if user_folder:
-        _add_to_path(Path(user_folder))
+        add_user_folder([f"--config-dir={user_folder}"])
     stored = read_rows(Results(results)).table.to_pylist()
     old = find(stored, wanted, results)
     trial = rebuilt(old)
@@ -79,12 +79,6 @@ def _check_same(kind: str, part: Part) -> None:
     if json.loads(json.dumps(now, default=str)) != json.loads(json.dumps(part.options, default=str)):
         added = ", ".join(sorted({*now} - {*part.options})) or "other values"
         raise UserError(f"{kind} {part.name!r} has options that the row does not know ({added})")
-
-
-def _add_to_path(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"--config-dir {str(folder)!r} is not a folder")
-    sys.path[:0] = [str(folder.resolve()), str(folder.resolve().parent)]
 
 
 def show(old: Row, new: Sequence[Row]) -> str:

@@ -39,7 +39,7 @@ class Load:
 
 def snapshot() -> Snapshot:
     """The counters now."""
-    return Snapshot(time.process_time(), time.perf_counter(), _machine_ticks())
+    return Snapshot(time.process_time(), time.perf_counter(), machine_ticks())
 
 
 def between(before: Snapshot, after: Snapshot) -> Load:
@@ -56,7 +56,8 @@ def between(before: Snapshot, after: Snapshot) -> Load:
     return Load(busy, machine, others, spent.get("steal", 0) / total)
 
 
-def _machine_ticks() -> dict[str, int]:
+def machine_ticks() -> dict[str, int]:
+    """Processor time of the whole machine since it started, by kind, in ticks; empty where the kernel tells none."""
     try:
         with open("/proc/stat") as file:
             parts = file.readline().split()[1:9]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness.interfaces import Meter, Metric, Readings, Session, Window
+from harness.machine.load import machine_ticks
 from harness.meters import carbon, gpu_energy, rapl
 
 
@@ -169,12 +170,9 @@ def _sum(values: Mapping[str, float | None], names: list[str]) -> tuple[float | 
 
 
 def _busy_and_total_ticks() -> tuple[int, int]:
-    try:
-        with open("/proc/stat") as file:
-            ticks = [int(item) for item in file.readline().split()[1:9]]
-    except OSError:
-        return 0, 0
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    ticks = machine_ticks()
+    total = sum(ticks.values())
+    return total - ticks.get("idle", 0) - ticks.get("iowait", 0), total
 
 
 def _withhold_shares(values: dict[str, float | None], reasons: dict[str, str]) -> None:
