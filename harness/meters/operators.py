@@ -23,8 +23,9 @@ from harness.run.flops import attention_backward_flops, attention_forward_flops
 #: `counted` has a formula; `zero` has no FLOPs by convention; `uncounted` may have some that nobody counts.
 Kind = Literal["counted", "zero", "uncounted"]
 
-#: Profiled steps have a handful of events for each operator, all held in host memory.
-MOST_PROFILED_CALLS = 100_000
+#: Profiled steps have a handful of events for each operator, all held in host memory; a longer step, such as a whole
+#: request, takes ten times its own time to profile and to read.
+MOST_PROFILED_CALLS = 30_000
 #: Starts the name of the annotation around each operator of a profiled step.
 MARK = "harness operator "
 

@@ -102,8 +102,10 @@ def test_every_column_of_a_gpu_has_a_value(steady: Any):
 
 def test_the_clock_within_a_step_is_nvmls_clock(steady: Any):
     meter, readings, found = steady
-    polled = statistics.median(item.sm_clock_hertz for item in meter.polls[1:-1])
-    assert readings.values["in_sample_sm_clock_hertz"] == pytest.approx(polled, rel=0.02)
+    # Under the power cap the clock moves by some percent from poll to poll, and the two look at different moments.
+    polled = [item.sm_clock_hertz for item in meter.polls[1:-1]]
+    assert min(polled) * 0.98 <= readings.values["in_sample_sm_clock_hertz"] <= max(polled) * 1.02
+    assert readings.values["in_sample_sm_clock_hertz"] == pytest.approx(statistics.median(polled), rel=0.05)
     samples = readings.samples["in_sample_sm_clock_hertz_samples"]
     assert len(samples) == found.window.steps
     assert None not in samples
