@@ -15,6 +15,8 @@ PACKAGE = ROOT / "harness"
 
 SHELVES = ("models", "techniques", "workloads", "meters", "corpora")
 HEAVY = ("torch", "transformers", "peft", "torchao")
+#: Modules of torch: they load it at their top, so nobody else loads them at theirs.
+NETWORKS = ("decoder",)
 CORE = ("plan", "run", "rows", "machine", "commands")
 READ_ONLY_LIBRARIES = ("hydra", "omegaconf", "pandas", "pyarrow", "matplotlib")
 LONGEST = 170
@@ -81,6 +83,7 @@ def test_the_rooms_are_all_there():
     assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == {
         *CORE,
         *SHELVES,
+        *NETWORKS,
         "report",
         "stats",
     }
@@ -121,6 +124,17 @@ def test_a_shelf_loads_no_model_library_at_its_top(path: Path):
     assert forbidden(path, HEAVY, inside_functions=False) == []
 
 
+@pytest.mark.parametrize("path", [*core(), *files(*SHELVES, "report", "stats")], ids=name_of)
+def test_nobody_loads_a_network_at_its_top(path: Path):
+    assert forbidden(path, tuple(f"harness.{name}" for name in NETWORKS), inside_functions=False) == []
+
+
+@pytest.mark.parametrize("path", files(*NETWORKS), ids=name_of)
+def test_a_network_knows_neither_shelves_nor_who_plans_or_reads(path: Path):
+    others = (*SHELVES, "plan", "rows", "report", "commands", "machine")
+    assert forbidden(path, (*READ_ONLY_LIBRARIES, *(f"harness.{name}" for name in others))) == []
+
+
 @pytest.mark.parametrize("path", core(), ids=name_of)
 def test_no_file_of_the_core_grows_past_reading_in_one_go(path: Path):
     assert code_lines(path) <= LONGEST
@@ -134,7 +148,9 @@ def in_a_fresh_interpreter(modules: list[str], unwanted: tuple[str, ...]) -> lis
 
 
 def test_importing_every_module_loads_no_model_library():
-    modules = [name_of(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in ("preload", "__main__")]
+    networks = files(*NETWORKS)
+    all_files = sorted(set(PACKAGE.rglob("*.py")) - set(networks))
+    modules = [name_of(path) for path in all_files if path.stem not in ("preload", "__main__")]
     assert len(modules) > 40
     assert in_a_fresh_interpreter(modules, HEAVY) == []
 

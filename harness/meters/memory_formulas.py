@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.meters.memory_owners import Owners, is_packed
-from harness.run.flops import cache_bytes_per_token
+from harness.run.closed_forms import forms_of
 
 #: States as large as the parameter that an optimizer keeps for each: Adam two moments, 8 bytes in float32 (Kingma and
 #: Ba 2015, algorithm 1), Lion one (Chen et al. 2023, algorithm 2). Exact classes: a subclass may keep others.
@@ -65,12 +65,12 @@ def _optimizer_states(optimizers: list[Any]) -> int | str:
 
 
 def _caches(owners: Owners) -> float | str:
-    """2 x layers x key-value heads x head width x tokens that there is room for x sequences x bytes of the dtype."""
+    """Numbers kept of a token x tokens that there is room for x sequences x bytes of the dtype."""
     if not owners.caches:
         return "there is no cache"
     configs = [model for model in owners.models() if hasattr(model, "config") and hasattr(model, "dtype")]
-    each = cache_bytes_per_token(configs[0].config, configs[0].dtype.itemsize) if len(configs) == 1 else None
-    if each is None:
+    forms = forms_of(configs[0]) if len(configs) == 1 else None
+    if forms is None:
         return "no formula here for this architecture's cache"
     total = 0.0
     for cache in owners.caches:
@@ -82,5 +82,5 @@ def _caches(owners: Owners) -> float | str:
             return f"no formula here for {kind}"
         if filled:
             tokens = filled[0].max_cache_len if kind == "StaticCache" else cache.get_seq_length()
-            total += each * tokens * filled[0].keys.shape[0]
+            total += forms.held_bytes(tokens, configs[0].dtype.itemsize) * filled[0].keys.shape[0]
     return total or "the cache is empty"

@@ -17,6 +17,10 @@ def configuration(architecture: Mapping[str, Any]) -> Any:
 
     facts = copy.deepcopy(dict(architecture))  # transformers fills nested dictionaries in place
     model_type = facts.pop("model_type", None)
+    if model_type == "harness_decoder":
+        from harness.decoder.model import register
+
+        register()
     try:
         config_class = type(AutoConfig.for_model(model_type))
     except ValueError as error:

@@ -8,9 +8,14 @@ counts attention densely, as the dense variant here does, which includes the mas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from harness.run.closed_forms import forms_of
+
+#: The first and the last context of a run of tokens.
+Contexts = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -23,28 +28,28 @@ class Cost:
     trained_matmul_weights: float
     #: The output layer's part of the active weights; it may run at fewer positions than the rest.
     output_weights: float
-    #: Query-key and attention-value multiply-adds for each token and each position it attends to; None if unknown.
-    attention_weights_per_position: float | None
+    #: Multiply-adds of a token beyond its linear layers, by the first and the last context; None if unknown.
+    mixing: Callable[[float, float], float] | None
     #: Bytes of all weights that a step must read at least: embeddings left out, experts by the share visited.
     touched_bytes: float
 
-    def forward_flops(self, tokens: int, mean_positions: float, predicted: int | None = None) -> float | None:
-        """FLOPs of `tokens` tokens that each attend to `mean_positions` positions on average.
+    def forward_flops(self, tokens: int, contexts: Contexts, predicted: int | None = None) -> float | None:
+        """FLOPs of `tokens` tokens whose contexts run evenly from the first to the last of `contexts`.
 
-        `predicted` is the number of positions whose logits are computed, when not all of them are.
+        A context is the positions up to and with the token itself: (1, n) for n tokens under a causal mask, (n, n) with
+        the masked half included. `predicted` is the number of positions whose logits are computed, when not all are.
         """
-        if self.attention_weights_per_position is None:
+        if self.mixing is None:
             return None
         unpredicted = 0 if predicted is None else tokens - predicted
-        attention = self.attention_weights_per_position * mean_positions
-        return 2.0 * (tokens * (self.active_matmul_weights + attention) - unpredicted * self.output_weights)
+        each = self.active_matmul_weights + self.mixing(*contexts)
+        return 2.0 * (tokens * each - unpredicted * self.output_weights)
 
-    def backward_flops(self, tokens: int, mean_positions: float) -> float | None:
+    def backward_flops(self, tokens: int, contexts: Contexts) -> float | None:
         """FLOPs of the backward pass: gradients of activations everywhere, of weights where they are trained."""
-        if self.attention_weights_per_position is None:
+        if self.mixing is None:
             return None
-        attention = 2 * self.attention_weights_per_position * mean_positions
-        return 2.0 * tokens * (self.active_matmul_weights + self.trained_matmul_weights + attention)
+        return 2.0 * tokens * (self.active_matmul_weights + self.trained_matmul_weights + 2 * self.mixing(*contexts))
 
 
 def cost_of(model: Any) -> Cost:
@@ -52,30 +57,40 @@ def cost_of(model: Any) -> Cost:
     from harness.run.tensors import storage_bytes
 
     active = trained = touched = 0.0
-    embeddings = {id(module) for module in model.modules() if type(module).__name__.endswith("Embedding")}
-    for module in model.modules():
-        if id(module) in embeddings:
+    for module, runs in _runs(model, 1.0):
+        if type(module).__name__.endswith("Embedding"):
             continue
-        share = _expert_share(module, model.config)
+        share = runs * _visited_share(module, model.config)
         for parameter in module.parameters(recurse=False):
             weights = _matmul_weights(parameter) * share
             active += weights
             trained += weights if parameter.requires_grad else 0.0
-            touched += storage_bytes([parameter]) * share
+            touched += storage_bytes([parameter]) * min(1.0, share)
     output = model.get_output_embeddings()
     predicted = sum(_matmul_weights(parameter) for parameter in output.parameters()) if output is not None else 0.0
-    return Cost(active, trained, predicted, attention_weights(model.config), touched)
+    forms = forms_of(model)
+    return Cost(active, trained, predicted, forms and forms.mixing, touched)
 
 
-def attention_weights(config: Any) -> float | None:
-    """Multiply-adds of all layers for one query and one key: heads x (key width + value width); None if unknown."""
-    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not heads or not layers or not _attends_to_all(config):
-        return None
-    if getattr(config, "kv_lora_rank", None):
-        return layers * heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2.0 * layers * heads * width
+def active_parameters(model: Any) -> float:
+    """Parameters that one token meets: of a bank of experts the share that it visits, shared ones once."""
+    return sum(
+        min(1.0, _visited_share(module, model.config) * runs) * parameter.numel()
+        for module, runs in _runs(model, 1.0)
+        for parameter in module.parameters(recurse=False)
+    )
+
+
+def _runs(module: Any, runs: float, seen: set[int] | None = None) -> Iterator[tuple[Any, float]]:
+    """Every module once, with how often a token passes it: a module may say so of itself by `runs_per_token`."""
+    seen = set() if seen is None else seen
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    runs *= getattr(module, "runs_per_token", 1.0)
+    yield module, runs
+    for child in module.children():
+        yield from _runs(child, runs, seen)
 
 
 def attention_forward_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
@@ -93,23 +108,6 @@ def attention_backward_flops(query: Sequence[int], key: Sequence[int], value: Se
     return 2 * batch * heads * positions * key[2] * (3 * width + 2 * value[3])
 
 
-def cache_bytes_per_token(config: Any, element_bytes: int) -> float | None:
-    """Bytes of keys and values that one token adds to an unquantized cache; None if unknown."""
-    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
-    if not heads or not layers or getattr(config, "kv_lora_rank", None) or not _attends_to_all(config):
-        return None
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2.0 * layers * groups * width * element_bytes
-
-
-def _attends_to_all(config: Any) -> bool:
-    """Whether every layer attends to every position before: no window, no layers of another kind."""
-    window = getattr(config, "sliding_window", None)
-    narrow = window is not None and window < getattr(config, "max_position_embeddings", window + 1)
-    return not narrow and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-
-
 def _matmul_weights(parameter: Any) -> float:
     packed = getattr(parameter, "quant_state", None)
     if packed is not None:  # bitsandbytes keeps two 4-bit values in a byte
@@ -117,8 +115,14 @@ def _matmul_weights(parameter: Any) -> float:
     return float(parameter.numel()) if parameter.ndim >= 2 else 0.0
 
 
-def _expert_share(module: Any, config: Any) -> float:
-    """The share of a module's experts that one token visits; 1 for everything that is not a bank of experts."""
+def _visited_share(module: Any, config: Any) -> float:
+    """The share of a module's own parameters that one token meets; below 1 for a bank of experts alone.
+
+    A module may say so of itself by `visited_share`.
+    """
+    own = getattr(module, "visited_share", None)
+    if own is not None:
+        return own
     experts = getattr(module, "num_experts", None)
     visited = getattr(config, "num_experts_per_tok", None)
     stacked = any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))

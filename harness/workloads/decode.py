@@ -63,9 +63,9 @@ class _Decode(InferenceSession):
         return {**super().facts(), "plain_kv_cache_bytes": full if self.held else None}
 
     def work(self) -> Work:
-        positions = self.prompt_tokens + (self.new_tokens + 1) / 2
-        cache = self.plain_cache_bytes(int(positions))
-        flops = self.cost.forward_flops(self.batch_size, positions)
+        contexts = (self.prompt_tokens + 1, self.prompt_tokens + self.new_tokens)
+        cache = self.read_cache_bytes(sum(contexts) // 2)
+        flops = self.cost.forward_flops(self.batch_size, contexts)
         return Work(
             samples=self.batch_size,
             output_tokens=self.batch_size,

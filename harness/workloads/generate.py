@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness.interfaces import Context, Session, Work, Workload
+from harness.run.flops import Contexts
 from harness.workloads.acting import acting
 from harness.workloads.inference import QUALITY_METRICS, InferenceSession
 
@@ -79,16 +80,16 @@ class _Generate(InferenceSession):
             samples=self.batch_size,
             prompt_tokens=self.batch_size * self.prompt_tokens,
             output_tokens=self.batch_size * self.new_tokens,
-            model_flops=self._flops((self.prompt_tokens + 1) / 2),
-            dense_model_flops=self._flops(self.prompt_tokens),
+            model_flops=self._flops((1, self.prompt_tokens)),
+            dense_model_flops=self._flops((self.prompt_tokens, self.prompt_tokens)),
             dtype=self.dtype,
         )
 
-    def _flops(self, prompt_positions: float) -> float | None:
-        """FLOPs of a request whose prompt's tokens attend to so many positions on average."""
+    def _flops(self, prompt: Contexts) -> float | None:
+        """FLOPs of a request whose prompt's tokens have these contexts."""
         tokens, later = self.batch_size * self.prompt_tokens, self.batch_size * (self.new_tokens - 1)
-        first = self.cost.forward_flops(tokens, prompt_positions, predicted=self.batch_size)
-        rest = self.cost.forward_flops(later, self.prompt_tokens + self.new_tokens / 2)
+        first = self.cost.forward_flops(tokens, prompt, predicted=self.batch_size)
+        rest = self.cost.forward_flops(later, (self.prompt_tokens + 1, self.prompt_tokens + self.new_tokens - 1))
         return None if first is None or rest is None or self.arguments else first + rest
 
     def samples(self) -> Mapping[str, list[float]]:

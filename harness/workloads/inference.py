@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.interfaces import Context, Metric, Session
-from harness.run.flops import cache_bytes_per_token, cost_of
+from harness.run.closed_forms import forms_of
+from harness.run.flops import cost_of
 from harness.run.tensors import reachable_bytes
 from harness.workloads.acting import acting
 from harness.workloads.batches import bits_per_byte_through_cache, held_out_windows, random_batch, tokenize
@@ -48,8 +49,13 @@ class InferenceSession(Session):
 
     def plain_cache_bytes(self, tokens: int) -> float | None:
         """What an unquantized cache of `tokens` tokens would hold for the whole batch, by closed form."""
-        each = cache_bytes_per_token(self.model.config, self.model.dtype.itemsize)
-        return None if each is None else each * tokens * self.batch_size
+        forms = forms_of(self.model)
+        return None if forms is None else forms.held_bytes(tokens, self.model.dtype.itemsize) * self.batch_size
+
+    def read_cache_bytes(self, tokens: int) -> float | None:
+        """What the whole batch's next tokens must read of an unquantized cache of `tokens` tokens, by closed form."""
+        forms = forms_of(self.model)
+        return None if forms is None else forms.read_bytes(tokens, self.model.dtype.itemsize) * self.batch_size
 
     def counted(self) -> Mapping[str, int]:
         return {"output_tokens": self.output_tokens, "prompt_tokens": self.read_tokens}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness.interfaces import Context, Metric, Session, Work, Workload
-from harness.run.flops import cost_of
+from harness.run.flops import Contexts, cost_of
 from harness.run.tensors import reachable_bytes, storage_bytes
 from harness.workloads.acting import acting
 from harness.workloads.batches import bits_per_byte, held_out_windows, random_batch, tokenize
@@ -109,15 +109,15 @@ class _Training(Session):
         return Work(
             samples=size,
             trained_tokens=size * length,
-            model_flops=self._flops((length + 1) / 2),
-            dense_model_flops=self._flops(length),
+            model_flops=self._flops((1, length)),
+            dense_model_flops=self._flops((length, length)),
             dtype=self.dtype,
         )
 
-    def _flops(self, positions: float) -> float | None:
-        """FLOPs of a step whose tokens attend to so many positions on average."""
+    def _flops(self, contexts: Contexts) -> float | None:
+        """FLOPs of a step whose tokens have these contexts."""
         tokens = self.workload.batch_size * self.workload.sequence_length
-        forward, backward = self.cost.forward_flops(tokens, positions), self.cost.backward_flops(tokens, positions)
+        forward, backward = self.cost.forward_flops(tokens, contexts), self.cost.backward_flops(tokens, contexts)
         if forward is None or backward is None:
             return None
         return self.update.training_flops(forward, backward) if self.update else forward + backward

@@ -21,7 +21,8 @@ from harness.meters import executed_flops, operators
 from harness.meters.executed_flops import UNCOUNTED_RATIO, ExecutedFlops
 from harness.meters.operators import MARK, ZERO, Operator, kernel_seconds, operators_of, with_seconds
 from harness.meters.roofs import Roof
-from harness.run.flops import attention_weights, cost_of
+from harness.run.closed_forms import forms_of
+from harness.run.flops import cost_of
 from harness.techniques.activations.checkpointing import Checkpointing
 from harness.techniques.attention.grouped_query import GroupedQuery
 from harness.techniques.moe.mixture import Mixture
@@ -185,7 +186,7 @@ def test_recomputation_raises_what_is_executed_and_not_what_is_required(attentio
     found = [probed(session, session.work()) for session in (plain, again)]
     without, with_it = (readings.values["step_executed_flops"] for readings in found)
     cost = cost_of(plain.model)
-    blocks = cost.forward_flops(32, 16) - 2 * 32 * cost.output_weights
+    blocks = cost.forward_flops(32, (16, 16)) - 2 * 32 * cost.output_weights
     # Recomputation stops before the last product of each block, whose result no gradient needs.
     down = 2 * 32 * 2 * plain.model.config.hidden_size * plain.model.config.intermediate_size
     assert with_it - without == blocks - down
@@ -202,7 +203,9 @@ def test_dense_model_flops_are_what_plain_attention_executes(workload: Any, cont
     assert {values["step_dense_model_flops"] for values in counts} == {work.dense_model_flops}
     # Causal attention leaves out, of each prompt or trained token, what follows it.
     passes = {Decode: 0, TrainStep: 3}.get(type(workload), 1)
-    masked = 2 * 32 * attention_weights(session.model.config) * (16 - 17 / 2)
+    forms = forms_of(session.model)
+    assert forms is not None
+    masked = 2 * 32 * (forms.mixing(16, 16) - forms.mixing(1, 16))
     assert work.dense_model_flops - work.model_flops == passes * masked
 
 

@@ -15,13 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from harness.models.hf import HF
-from harness.run.flops import (
-    attention_backward_flops,
-    attention_forward_flops,
-    attention_weights,
-    cache_bytes_per_token,
-    cost_of,
-)
+from harness.run.closed_forms import forms_of
+from harness.run.flops import attention_backward_flops, attention_forward_flops, cost_of
 from harness.run.tensors import model_bytes, reachable_bytes
 from harness.techniques.attention.grouped_query import GroupedQuery
 from harness.techniques.moe.mixture import Mixture
@@ -68,14 +63,14 @@ def test_forward_flops_equal_torchs_count(name: str, shape: dict[str, Any], cont
     with torch.no_grad():
         found = counted(lambda: model(input_ids=batch(), use_cache=False))
     # Plain attention computes the masked half too, so that every token meets all positions.
-    assert found == cost_of(model).forward_flops(TOKENS, LENGTH)
+    assert found == cost_of(model).forward_flops(TOKENS, (LENGTH, LENGTH))
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_backward_flops_equal_torchs_count(name: str, context_of: Callable[..., Any]):
     model = loaded(context_of(*TECHNIQUES[name], attention="eager", num_hidden_layers=2)).train()
     loss = model(input_ids=batch(), labels=batch(), use_cache=False).loss
-    assert counted(loss.backward) == cost_of(model).backward_flops(TOKENS, LENGTH)
+    assert counted(loss.backward) == cost_of(model).backward_flops(TOKENS, (LENGTH, LENGTH))
 
 
 def test_frozen_weights_need_no_gradient_of_their_own(context_of: Callable[..., Any]):
@@ -88,7 +83,7 @@ def test_frozen_weights_need_no_gradient_of_their_own(context_of: Callable[..., 
         projection.base_layer.weight.numel() + projection.lora_A["default"].weight.numel()
         for projection in (layer.q_proj, layer.k_proj, layer.v_proj)
     )
-    assert counted(loss.backward) == cost_of(model).backward_flops(TOKENS, LENGTH) - 2 * TOKENS * unneeded
+    assert counted(loss.backward) == cost_of(model).backward_flops(TOKENS, (LENGTH, LENGTH)) - 2 * TOKENS * unneeded
 
 
 def test_adapters_add_their_own_products(context_of: Callable[..., Any]):
@@ -98,7 +93,7 @@ def test_adapters_add_their_own_products(context_of: Callable[..., Any]):
     assert cost.active_matmul_weights == cost_of(plain).active_matmul_weights + cost.trained_matmul_weights
     with torch.no_grad():
         found = counted(lambda: adapted(input_ids=batch(), use_cache=False))
-    assert found == cost.forward_flops(TOKENS, LENGTH)
+    assert found == cost.forward_flops(TOKENS, (LENGTH, LENGTH))
 
 
 def test_a_mixture_keeps_the_active_weights_but_for_its_router(context_of: Callable[..., Any]):
@@ -118,7 +113,9 @@ def test_cache_bytes_equal_what_a_cache_holds(name: str, dtype: torch.dtype, con
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         model(input_ids=batch(), past_key_values=cache, use_cache=True)
-    assert reachable_bytes(cache) == TOKENS * cache_bytes_per_token(model.config, dtype.itemsize)
+    forms = forms_of(model)
+    assert forms is not None
+    assert reachable_bytes(cache) == BATCH * forms.held_bytes(LENGTH, dtype.itemsize)
 
 
 def test_touched_bytes_are_the_weights_less_the_embeddings(context_of: Callable[..., Any]):
@@ -153,14 +150,14 @@ def test_active_weights_are_those_that_were_published(name: str):
 
 def test_latent_attention_counts_the_widths_that_meet():
     shape = yaml.safe_load((Path(__file__).parents[2] / "conf/model/deepseek_v2_lite.yaml").read_text())["architecture"]
-    config = HF(architecture={**shape, "num_hidden_layers": 2}).empty(()).config
-    assert attention_weights(config) == 2 * 16 * (128 + 64 + 128)
-    assert cache_bytes_per_token(config, 2) is None
+    forms = forms_of(HF(architecture={**shape, "num_hidden_layers": 2}).empty(()))
+    assert forms is not None
+    assert forms.mixing(1, 1) == 2 * 16 * (128 + 64 + 128)
 
 
 def test_a_window_of_attention_has_no_closed_form(context_of: Callable[..., Any]):
     model = loaded(context_of(model_type="mistral", sliding_window=16))
-    assert cost_of(model).forward_flops(1, 1) is None
+    assert cost_of(model).forward_flops(1, (1, 1)) is None
 
 
 def flops_of_steps(workload: Any, context: Any, steps: int) -> tuple[int, Any]:
@@ -178,7 +175,7 @@ def flops_of_steps(workload: Any, context: Any, steps: int) -> tuple[int, Any]:
 def test_a_prefill_step_claims_no_more_than_it_does(context_of: Callable[..., Any]):
     workload = Prefill(batch_size=BATCH, prompt_tokens=LENGTH, quality_windows=2)
     found, session = flops_of_steps(workload, context_of(workload=workload, attention="eager", num_hidden_layers=2), 1)
-    masked = 2 * TOKENS * attention_weights(session.model.config) * (LENGTH - (LENGTH + 1) / 2)
+    masked = masked_half(session.model)
     assert session.work().model_flops == found - masked
 
 
@@ -191,8 +188,15 @@ def test_a_sequence_of_decode_steps_claims_what_it_does(context_of: Callable[...
 def test_a_request_claims_no_more_than_it_does(context_of: Callable[..., Any]):
     workload = Generate(batch_size=BATCH, prompt_tokens=LENGTH, new_tokens=8, quality_windows=2)
     found, session = flops_of_steps(workload, context_of(workload=workload, attention="eager", num_hidden_layers=2), 1)
-    masked = 2 * TOKENS * attention_weights(session.model.config) * (LENGTH - (LENGTH + 1) / 2)
+    masked = masked_half(session.model)
     assert session.work().model_flops == found - masked
+
+
+def masked_half(model: Any) -> float:
+    """FLOPs of the half of attention that a causal mask takes away."""
+    forms = forms_of(model)
+    assert forms is not None
+    return 2 * TOKENS * (forms.mixing(LENGTH, LENGTH) - forms.mixing(1, LENGTH))
 
 
 SIZES = st.integers(1, 6)
@@ -221,7 +225,7 @@ def test_attention_flops_are_those_of_the_products_it_is_made_of(
 def test_dense_flops_differ_from_causal_ones_by_the_masked_half_of_attention(context_of: Callable[..., Any]):
     workload = Prefill(batch_size=BATCH, prompt_tokens=LENGTH, quality_windows=2)
     found, session = flops_of_steps(workload, context_of(workload=workload, attention="eager", num_hidden_layers=2), 1)
-    masked = 2 * TOKENS * attention_weights(session.model.config) * (LENGTH - (LENGTH + 1) / 2)
+    masked = masked_half(session.model)
     work = session.work()
     assert work.dense_model_flops == found == work.model_flops + masked
 

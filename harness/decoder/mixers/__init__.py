@@ -1,0 +1,1 @@
+"""What mixes tokens: a module for each kind, with its class as `PART`."""

@@ -1,0 +1,1 @@
+"""Normalizations: a module for each kind, with its class as `PART`."""

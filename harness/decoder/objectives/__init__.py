@@ -1,0 +1,1 @@
+"""What training minimizes: a module for each kind, with its class as `PART`."""

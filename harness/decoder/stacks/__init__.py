@@ -1,0 +1,1 @@
+"""How layers follow each other: a module for each kind, with its class as `PART`."""

@@ -1,0 +1,26 @@
+"""What techniques share that put another part into a model's architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.interfaces import Context, Technique
+from harness.techniques.twin import no_twin, with_part
+
+
+class PartTechnique(Technique):
+    """Replaces one part of the model's twin (`harness.decoder`); subclasses say which by `parts`."""
+
+    def parts(self) -> dict[str, Any]:
+        """Place to part, such as {"mixer": {"kind": "linformer", "rank": 64}}."""
+        raise NotImplementedError
+
+    def skip_reason(self, context: Context) -> str | None:
+        """Needs an architecture that has a twin."""
+        return no_twin(context.model.architecture_facts(()))
+
+    def configure(self, architecture: dict[str, Any]) -> dict[str, Any]:
+        """The twin, with these parts in place."""
+        for place, part in self.parts().items():
+            architecture = with_part(architecture, place, part)
+        return architecture
