@@ -44,7 +44,9 @@ class _Prefill(InferenceSession):
             samples=self.batch_size,
             prompt_tokens=tokens,
             model_flops=self.cost.forward_flops(tokens, (1, self.prompt_tokens), predicted=self.batch_size),
-            dense_model_flops=self.cost.forward_flops(tokens, (self.prompt_tokens,) * 2, predicted=self.batch_size),
+            dense_model_flops=self.cost.forward_flops(
+                tokens, (self.prompt_tokens, self.prompt_tokens), predicted=self.batch_size
+            ),
             moved_bytes=None if cache is None else self.cost.touched_bytes + cache,
             dtype=self.dtype,
         )

@@ -65,7 +65,9 @@ def test_the_twin_computes_what_the_original_does(shape: dict[str, Any], attenti
     assert theirs.forward_flops(40, (1, 40)) == ours.forward_flops(40, (1, 40))
     assert theirs.touched_bytes == ours.touched_bytes
     both = forms_of(original), forms_of(twin)
-    assert both[0] and both[1] and both[0].held_bytes(40, 4) == both[1].held_bytes(40, 4)
+    assert both[0]
+    assert both[1]
+    assert both[0].held_bytes(40, 4) == both[1].held_bytes(40, 4)
 
 
 @pytest.mark.parametrize(
