@@ -38,15 +38,13 @@ class _Prefill(InferenceSession):
         self.read_tokens += self.prompt.numel()
 
     def work(self) -> Work:
-        tokens = self.batch_size * self.prompt_tokens
+        tokens, dense = self.batch_size * self.prompt_tokens, (self.prompt_tokens, self.prompt_tokens)
         cache = self.plain_cache_bytes(self.prompt_tokens)
         return Work(
             samples=self.batch_size,
             prompt_tokens=tokens,
             model_flops=self.cost.forward_flops(tokens, (1, self.prompt_tokens), predicted=self.batch_size),
-            dense_model_flops=self.cost.forward_flops(
-                tokens, (self.prompt_tokens, self.prompt_tokens), predicted=self.batch_size
-            ),
+            dense_model_flops=self.cost.forward_flops(tokens, dense, predicted=self.batch_size),
             moved_bytes=None if cache is None else self.cost.touched_bytes + cache,
             dtype=self.dtype,
         )
