@@ -97,6 +97,7 @@ def _measured(trial: Trial, context: Context) -> dict[str, Any]:
         meter.probe(session)
     _read(meters, result, row)
     row["facts"]["framework"] = framework_facts(trial.device)
+    row["facts"]["sampled_every_seconds"] = result.sampled_every_seconds
     row["changed_json"] = json.dumps(_all_changes(trial, context, session, changes, row["flags"]), sort_keys=True)
     row["load_seconds"] = loaded - started
     row["measure_seconds"] = measured - loaded

@@ -30,6 +30,8 @@ class Measurement:
     converged: bool
     stop_reason: str
     settled: bool
+    #: Meter to the mean seconds between its samples, which a busy machine makes longer than its period.
+    sampled_every_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -49,7 +51,8 @@ def measure(
     for meter in meters:
         meter.phase("step")
     timings = Timings()
-    with sampling(meters):
+    sampler = sampling(meters)
+    with sampler:
         for meter in meters:
             meter.start()
         start = time.perf_counter_ns()
@@ -68,7 +71,7 @@ def measure(
         flush.bytes if flush else 0,
     )
     converged = reason in ("enough", "workload's budget done")
-    return Measurement(window, warmup.host, converged, reason, settled)
+    return Measurement(window, warmup.host, converged, reason, settled, sampler.mean_seconds())
 
 
 #: How long the GPU is held before a step whose launches are to be queued: more than launching a few kernels takes.
@@ -195,6 +198,12 @@ class sampling:
         self.done = threading.Event()
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._loop, name="meters", daemon=True)
+        self.times: dict[int, list[float]] = {id(meter): [] for meter in self.meters}
+
+    def mean_seconds(self) -> dict[str, float]:
+        """Meter to the mean seconds between its samples; none that sampled less than twice."""
+        found = {type(meter).__name__.lower(): self.times[id(meter)] for meter in self.meters}
+        return {name: (times[-1] - times[0]) / (len(times) - 1) for name, times in found.items() if len(times) > 1}
 
     def __enter__(self) -> None:
         if self.meters:
@@ -219,6 +228,7 @@ class sampling:
             now = time.perf_counter()
             for meter in self.meters:
                 if due[id(meter)] <= now:
+                    self.times[id(meter)].append(now)
                     meter.sample()
                     due[id(meter)] = max(now, due[id(meter)]) + (meter.period_seconds or 0.0)
             if self.done.wait(max(0.0, min(due.values()) - time.perf_counter())):

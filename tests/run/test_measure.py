@@ -191,6 +191,13 @@ def test_a_meter_is_sampled_at_its_period_and_only_inside_the_block():
     assert not any(thread.name == "meters" for thread in threading.enumerate())
 
 
+def test_how_often_a_meter_was_sampled_is_said():
+    meter = Sampled()
+    found = measure(Recorded(0.01), quick(minimum_seconds=0.2), "cpu", [meter, Watcher()], None)
+    spans = [after - before for before, after in zip(meter.times, meter.times[1:], strict=False)]
+    assert found.sampled_every_seconds == {"sampled": pytest.approx(statistics.fmean(spans), rel=0.1)}
+
+
 def test_a_late_sampler_does_not_catch_up_in_bursts():
     meter = Sampled()
     real = meter.sample
