@@ -18,10 +18,10 @@ from harness.meters.conditions import Conditions
 from harness.protocol import Protocol
 from harness.run.flush import last_level_cache_bytes
 from harness.run.measure import Timings, make_clock, measure, timed_step
+from tests.gpu.loads import Products
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 
-SIZE = 8192
 #: Uses the GPU at the first line that it is given, and ends at the second.
 STRANGER = """
 import sys, torch
@@ -32,21 +32,6 @@ torch.cuda.synchronize()
 print("there", flush=True)
 input()
 """
-
-
-class Products(Session):
-    """Square bfloat16 products of normally distributed numbers."""
-
-    def __init__(self) -> None:
-        self.a = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-        self.out = torch.empty_like(self.a)
-
-    def step(self) -> None:
-        for _ in range(8):
-            torch.mm(self.a, self.a, out=self.out)
-
-    def work(self) -> Work:
-        return Work(samples=1, trained_tokens=1)
 
 
 class Spin(Session):

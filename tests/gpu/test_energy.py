@@ -10,32 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from harness.interfaces import Readings, Session, Window, Work
+from harness.interfaces import Readings, Window
 from harness.machine.gpu import gpu_facts, nvml, nvml_handle
 from harness.meters.energy import Energy
 from harness.meters.energy_counter import FEWEST_PERIODS
 from harness.meters.power_trace import power_field
 from harness.protocol import Protocol
 from harness.run.measure import measure
+from tests.gpu.loads import Products
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
-
-SIZE = 8192
-
-
-class Products(Session):
-    """A few square bfloat16 products of normally distributed numbers."""
-
-    def __init__(self) -> None:
-        self.a = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-        self.out = torch.empty_like(self.a)
-
-    def step(self) -> None:
-        for _ in range(8):
-            torch.mm(self.a, self.a, out=self.out)
-
-    def work(self) -> Work:
-        return Work(samples=1, trained_tokens=1)
 
 
 def measured(seconds: float, meter: Energy | None = None) -> tuple[Readings, Window]:

@@ -16,10 +16,10 @@ from harness.meters.executed_flops import RATIOS, ExecutedFlops
 from harness.meters.utilization import Utilization
 from harness.protocol import Protocol
 from harness.run.measure import measure
+from tests.gpu.loads import SIZE, Products
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
 
-SIZE = 8192
 
 try:
     import triton
@@ -32,21 +32,6 @@ else:
     def fill_with_one(pointer, count, block: tl.constexpr):
         place = tl.program_id(0) * block + tl.arange(0, block)
         tl.store(pointer + place, 1.0, mask=place < count)
-
-
-class Products(Session):
-    """Square bfloat16 products of normally distributed numbers."""
-
-    def __init__(self, repeats: int = 8) -> None:
-        self.a = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-        self.out, self.repeats = torch.empty_like(self.a), repeats
-
-    def step(self) -> None:
-        for _ in range(self.repeats):
-            torch.mm(self.a, self.a, out=self.out)
-
-    def work(self) -> Work:
-        return Work(samples=1, trained_tokens=1, model_flops=2.0 * SIZE**3 * self.repeats, dtype="bfloat16")
 
 
 class Runs(Session):

@@ -13,37 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness.interfaces import Session, Work
 from harness.meters.energy import Energy
 from harness.meters.memory import Memory
 from harness.meters.utilization import Utilization
 from harness.protocol import Protocol
 from harness.run.measure import Timings, make_clock, measure
+from tests.gpu.loads import SIZE, Products
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")]
-
-SIZE = 8192
-
-
-class Products(Session):
-    """Square bfloat16 products, with all the work they claim."""
-
-    def __init__(self, repeats: int = 8) -> None:
-        self.a = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-        self.out, self.repeats = torch.empty_like(self.a), repeats
-
-    def step(self) -> None:
-        for _ in range(self.repeats):
-            torch.mm(self.a, self.a, out=self.out)
-
-    def work(self) -> Work:
-        return Work(
-            samples=1,
-            trained_tokens=1,
-            model_flops=2.0 * SIZE**3 * self.repeats,
-            moved_bytes=3.0 * SIZE**2 * 2 * self.repeats,
-            dtype="bfloat16",
-        )
 
 
 @pytest.fixture(scope="module")
