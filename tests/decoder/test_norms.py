@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.decoder.configuration import DecoderConfig
-from harness.decoder.fusing import fuse
+from harness.decoder.fusing import TakenIn, fuse
 from harness.decoder.norms.unified import Unified
 from harness.techniques.low_rank.factored import LowRankTransformer
 from harness.techniques.moe.mixture import Mixture
 from harness.techniques.normalization.unified import UnifiedNorm
+from harness.techniques.peft.lora import Lora
+from harness.techniques.quantization.int8 import Int8
 from harness.workloads.prefill import Prefill
 from harness.workloads.train_step import TrainStep
 
@@ -145,7 +147,18 @@ def test_a_fused_model_computes_the_same(others: Any, architecture: Any, fused: 
 def test_a_model_to_be_trained_keeps_its_norms(context_of: Callable[..., Any]):
     context = context_of(UnifiedNorm(), workload=TrainStep())
     model = context.techniques[0].transform(context.model.load(context), context)
-    assert not [module for module in model.modules() if isinstance(module, nn.Identity)]
+    assert not [module for module in model.modules() if isinstance(module, TakenIn)]
+
+
+@pytest.mark.parametrize("other", [Lora(), Int8()], ids=["adapters", "packed"])
+def test_what_is_no_plain_layer_takes_no_norm_in(other: Any, context_of: Callable[..., Any]):
+    model, context = trained(context_of)
+    model, ids = other.transform(model, context), torch.randint(0, 256, (2, 30))
+    with torch.no_grad():
+        before = model(ids).logits
+        model = context.techniques[0].transform(model, context)
+        assert torch.allclose(model(ids).logits, before, atol=1e-3, rtol=1e-3)
+    assert context.techniques[0].evidence(model) != "0 unified norms by themselves, 9 in linear layers"
 
 
 def test_there_is_no_twin_of_a_mixture_to_normalize(context_of: Callable[..., Any]):

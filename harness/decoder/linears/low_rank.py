@@ -32,7 +32,7 @@ def low_rank(config: DecoderConfig, inputs: int, outputs: int, bias: bool, rank:
     """Of this rank, or whole where two factors would not be smaller.
 
     Source: Cahyawijaya 2021 (Greenformers, arXiv 2108.10808), the Low-Rank Transformer; Winata et al. 2020
-    (arXiv 1910.13923), section 2.
+    (arXiv 1910.13923).
     """
     if rank * (inputs + outputs) >= inputs * outputs:
         return nn.Linear(inputs, outputs, bias=bias)

@@ -14,7 +14,7 @@ from harness.decoder.configuration import DecoderConfig
 class Unified(nn.Module):
     """Each channel over its root mean square among all tokens of the batch, then a gain and a bias.
 
-    Source: Yang et al. 2022 (arXiv 2208.01313), section 3: the geometric mean of the last `window` steps' mean squares
+    Source: Yang et al. 2022 (arXiv 2208.01313): the geometric mean of the last `window` steps' mean squares
     forward, the arithmetic mean of as many of the gradient's statistics backward; a step whose statistics scatter too
     much is left to its own (adaptive outlier filtration). The first `warmup` steps use their own statistics too. The
     paper trains with windows of 4 and a warm-up of 4,000 steps for translation. The authors' code adds a running mean

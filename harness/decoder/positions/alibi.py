@@ -26,19 +26,21 @@ class Alibi(Position):
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         distances = query_positions[:, None, :, None] - key_positions[:, None, None, :]
-        slopes = torch.tensor(slopes_of(self.heads), device=distances.device)
-        return -slopes[:, None, None] * distances
+        return -slopes_of(self.heads, distances.device)[:, None, None] * distances
 
 
-def slopes_of(heads: int) -> list[float]:
+def slopes_of(heads: int, device: torch.device) -> Tensor:
     """Each head's slope: a geometric sequence from 2^(-8/n) to 2^-8 for a power of two n.
 
     For another number, those of the power of two below and, for the rest, every second one of the power of two above,
     as the authors' code has it.
     """
     below = 2 ** math.floor(math.log2(heads))
-    slopes = [2.0 ** (-8 * (head + 1) / below) for head in range(below)]
-    return slopes + [2.0 ** (-8 * (2 * extra + 1) / (2 * below)) for extra in range(heads - below)]
+    # Made on the device: to copy them there would hold up every layer.
+    steps = torch.cat(
+        [2 * torch.arange(1, below + 1, device=device), 2 * torch.arange(heads - below, device=device) + 1]
+    )
+    return torch.exp2(-4.0 / below * steps)
 
 
 PART: Any = Alibi

@@ -8,7 +8,7 @@ from harness.decoder.parts import Position
 
 
 class NoPosition(Position):
-    """The causal mask alone tells the order (NoPE: Haviv et al. 2022; Kazemnejad et al. 2023, section 3)."""
+    """The causal mask alone tells the order (NoPE: Haviv et al. 2022; Kazemnejad et al. 2023)."""
 
 
 PART: Any = NoPosition

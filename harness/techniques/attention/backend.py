@@ -45,7 +45,7 @@ class Eager(Backend):
 class Flex(Backend):
     """Torch's flex attention: a kernel that is compiled for the mask, on the first step of each kind.
 
-    Source: Dong et al. 2024, section 3.
+    Source: Dong et al. 2024.
     """
 
     implementation: ClassVar = "flex_attention"

@@ -13,8 +13,8 @@ from harness.techniques.parts import PartTechnique
 class LowRankTransformer(PartTechnique):
     """Every linear layer of attention and feed-forward of rank `rank`, unless that would be no smaller.
 
-    Source: Cahyawijaya 2021 (Greenformers), the Low-Rank Transformer; Winata et al. 2020 (arXiv 1910.13923),
-    section 2. The output layer and the embeddings stay whole.
+    Source: Cahyawijaya 2021 (Greenformers), the Low-Rank Transformer; Winata et al. 2020 (arXiv 1910.13923).
+    The output layer and the embeddings stay whole.
     """
 
     rank: int = 32

@@ -13,7 +13,7 @@ from harness.techniques.parts import PartTechnique
 class UnifiedNorm(PartTechnique):
     """Statistics smoothed over `window` steps after `warmup` of them; for inference the norms go into linear layers.
 
-    Source: Yang et al. 2022, section 3; windows of 4, a warm-up of 4,000 steps for translation. In training a token
+    Source: Yang et al. 2022; windows of 4, a warm-up of 4,000 steps for translation. In training a token
     meets statistics of later tokens, as with any norm over the batch; in evaluation the statistics are constants.
     """
 
@@ -44,4 +44,4 @@ class UnifiedNorm(PartTechnique):
     def evidence(self, model: Any) -> str | None:
         """What became of the norms."""
         names = [type(module).__name__ for module in model.modules()]
-        return f"{names.count('Unified')} unified norms by themselves, {names.count('Identity')} in linear layers"
+        return f"{names.count('Unified')} unified norms by themselves, {names.count('TakenIn')} in linear layers"

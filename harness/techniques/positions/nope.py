@@ -12,7 +12,7 @@ from harness.techniques.parts import PartTechnique
 class NoPositions(PartTechnique):
     """The causal mask alone tells the order.
 
-    Source: Kazemnejad et al. 2023, section 3; Haviv et al. 2022 (arXiv 2203.16634).
+    Source: Kazemnejad et al. 2023; Haviv et al. 2022 (arXiv 2203.16634).
     """
 
     family: ClassVar = "positions"
@@ -27,7 +27,7 @@ class NoPositions(PartTechnique):
 class NopeRope(PartTechnique):
     """Of every `period` layers the first attends to all without positions, the others to a window with rotary ones.
 
-    Source: SmallThinker (arXiv 2507.20984), section 2, the NoPE-RoPE hybrid: periods of 4, windows of 4,096.
+    Source: SmallThinker (arXiv 2507.20984), the NoPE-RoPE hybrid: periods of 4, windows of 4,096.
     """
 
     period: int = 4
