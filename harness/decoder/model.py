@@ -65,6 +65,10 @@ class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
         run = Run(first, positions, cache, self.training)
         hidden = self.embeddings(input_ids)
         for position in cast("list[Position]", list(self.positions)):
+            if position.places is not None and first + tokens > position.places:
+                raise ValueError(
+                    f"{first + tokens} tokens, and positions for {position.places}: raise max_position_embeddings"
+                )
             hidden = position.embed(hidden, positions)
         hidden = self.stack(hidden, run)
         if cache is not None:

@@ -97,6 +97,9 @@ class FeedForward(nn.Module):
 class Position(nn.Module):
     """Tells where a token is, in one of three ways or none; the defaults do nothing."""
 
+    #: How many places there are, or None where a sequence may be of any length.
+    places: int | None = None
+
     def __init__(self, config: DecoderConfig, **options: Any) -> None:
         super().__init__()
 

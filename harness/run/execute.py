@@ -115,7 +115,7 @@ def load(context: Context, names: Sequence[str]) -> tuple[Any, dict[str, list[st
         if "configure" in moments(technique):
             changes[name].append(architecture_evidence(context, technique))
         if "load_options" in moments(technique):
-            changes[name].append(loading_evidence(context, print_now))
+            changes[name] += [loading_evidence(context, print_now), technique.evidence(model) or ""]
     for name, technique in zip(names, context.techniques, strict=True):
         if "transform" in moments(technique):
             model = technique.transform(model, context)

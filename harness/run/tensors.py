@@ -9,12 +9,16 @@ from typing import Any
 
 def inner_tensors(tensor: Any) -> Iterator[Any]:
     """The plain tensors behind one that may be a wrapper (torchao) or carry its scales beside it (bitsandbytes)."""
+    from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
     from torch._subclasses.fake_tensor import FakeTensor
     from torch._subclasses.functional_tensor import FunctionalTensor
     from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
     if isinstance(tensor, (FakeTensor, FunctionalTensor)):
         return  # a compiler's stand-in: it has a shape and no storage
+    if is_functorch_wrapped_tensor(tensor):  # vmap's, which flex attention's masks leave behind
+        yield from inner_tensors(get_unwrapped(tensor))
+        return
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
             yield from inner_tensors(getattr(tensor, name))

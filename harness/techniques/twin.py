@@ -17,6 +17,7 @@ _SIZES = (
     "max_position_embeddings",
     "rms_norm_eps",
     "rope_parameters",
+    "initializer_range",
     "tie_word_embeddings",
     "bos_token_id",
     "eos_token_id",

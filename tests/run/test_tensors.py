@@ -36,6 +36,12 @@ def test_an_expanded_tensor_holds_only_what_it_stores():
     assert storage_bytes([torch.zeros(10, 1).expand(10, 1000)]) == 40
 
 
+def test_a_tensor_that_a_transform_left_behind_counts_by_what_it_wraps():
+    kept: list[torch.Tensor] = []
+    torch.vmap(lambda row: kept.append(row) or row)(torch.zeros(6, 5))
+    assert storage_bytes(kept) == 6 * 5 * 4
+
+
 def test_tied_weights_count_once():
     model = nn.ModuleDict({"a": nn.Embedding(16, 8), "b": nn.Linear(8, 16, bias=False)})
     model["b"].weight = model["a"].weight  # type: ignore[union-attr]
