@@ -99,9 +99,10 @@ def entering(hidden: Tensor, norm: nn.Module | None, bits: int | None) -> Tensor
     if bits is None:
         return hidden
     most = 2 ** (bits - 1) - 1
-    step = hidden.detach().abs().amax(-1, keepdim=True).clamp_min(_SMALL) / most
-    rounded = (hidden.detach() / step).round().clamp(-most - 1, most) * step
-    return rounded + (hidden - hidden.detach())
+    wide = hidden.detach().to(torch.promote_types(hidden.dtype, torch.float32))
+    step = wide.abs().amax(-1, keepdim=True).clamp_min(_SMALL) / most
+    rounded = (wide / step).round().clamp(-most - 1, most) * step
+    return rounded.to(hidden.dtype) + (hidden - hidden.detach())
 
 
 def pack(codes: Tensor) -> Tensor:
@@ -141,9 +142,8 @@ def replace_layers(model: nn.Module, group: int) -> nn.Module:
 
 def _ternary_over(layer: nn.Linear, group: int) -> TernaryLinear:
     with torch.device("meta"):
-        made = TernaryLinear(layer.in_features, layer.out_features, group=group)
-    made.register_parameter("weight", layer.weight)
-    made.register_parameter("bias", layer.bias)
+        made: Any = TernaryLinear(layer.in_features, layer.out_features, group=group)
+    made.weight, made.bias = layer.weight, layer.bias
     return made.train(layer.training)
 
 

@@ -11,7 +11,7 @@ from harness.decoder.parts import Block, Mixer, Run, Stack, make
 
 
 class Recursive(Stack):
-    """Middle-Cycle sharing (Mixture-of-Recursions, arXiv 2507.10524, section 2.2.1).
+    """Middle-Cycle sharing (Mixture-of-Recursions, arXiv 2507.10524, section 2.1).
 
     All layers but the first and the last are `recursions` runs of the same ones, in the same order. As many layers run
     as the configuration says, and each run keeps keys and values of its own.

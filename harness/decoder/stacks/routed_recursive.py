@@ -14,9 +14,9 @@ from harness.decoder.parts import Mixer, Position, Run
 from harness.decoder.ragged import Chosen, Tally, choose, ragged_run
 from harness.decoder.stacks.recursive import Recursive
 
-#: Weight of the loss that keeps the depths of token choice in balance (arXiv 2507.10524, appendix on routing).
+#: Weight of the loss that keeps the depths of token choice in balance (the paper's).
 _BALANCE = 0.1
-#: Weight of the loss that teaches expert choice to decide without seeing later tokens.
+#: Weight of the loss that teaches expert choice to decide without seeing later tokens (the paper's).
 _DECIDE = 0.001
 
 

@@ -14,7 +14,7 @@ class Recursive(PartTechnique):
     """All layers but the first and the last are `recursions` runs of the same ones; as many run as before.
 
     It has fewer weights at equal FLOPs and an equal cache.
-    Source: Bae et al. 2025 (Mixture-of-Recursions), section 2.2.1, Middle-Cycle; their baseline without routing.
+    Source: Bae et al. 2025 (Mixture-of-Recursions), section 2.1, Middle-Cycle; their baseline without routing.
     """
 
     recursions: int = 2
