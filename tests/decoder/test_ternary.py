@@ -59,10 +59,10 @@ def test_what_is_packed_comes_back(seed: int, outputs: int, inputs: int):
     group=st.sampled_from([None, 4, 24]),
     bits=st.sampled_from([None, 8]),
     norm=st.booleans(),
-    b=st.booleans(),
+    bias=st.booleans(),
 )
-def test_packing_changes_no_bit(seed: int, group: Any, bits: Any, norm: bool, b: bool, dtype: torch.dtype):
-    layer = layer_of(seed, group=group, activation_bits=bits, normalized=norm, bias=b).to(dtype)
+def test_packing_changes_no_bit(seed: int, group: Any, bits: Any, norm: bool, bias: bool, dtype: torch.dtype):
+    layer = layer_of(seed, group=group, activation_bits=bits, normalized=norm, bias=bias).to(dtype)
     inputs = random(3, 5, 24, seed=seed).to(dtype)
     with torch.no_grad():
         assert torch.equal(layer(inputs), layer.packed()(inputs))
