@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
@@ -168,13 +169,20 @@ def test_the_share_taken_stays_near_the_capacity_at_every_length(seed: int, slac
     assert not (taken[1] & ~taken[0]).any()
 
 
-def test_training_takes_the_best_scores_and_teaches_the_router(context_of: Callable[..., Any]):
+def test_training_takes_the_best_scores_and_teaches_the_router():
     model = model_of({"kind": "routed_recursive", "recursions": 3}).train()
     taken = taken_of(model)
     _, run = model.hidden(ids())
     assert [mask.sum(1).tolist() for mask in taken] == [[27] * BATCH, [14] * BATCH]
     assert len(run.losses) == 2
     assert all(loss.requires_grad for loss in run.losses)
+    scores = model.stack.routers[1]
+    found: list[torch.Tensor] = []
+    hook = scores.register_forward_hook(lambda _module, _inputs, output: found.append(output[..., 0]))
+    _, run = model.hidden(ids())
+    hook.remove()
+    expected = functional.binary_cross_entropy_with_logits(found[0], taken[0].double())
+    assert run.losses[0].item() == pytest.approx(0.001 * expected.item(), rel=1e-4)
 
 
 def test_tokens_that_left_are_not_computed():

@@ -21,6 +21,7 @@ class Recursive(PartTechnique):
 
     family: ClassVar = "depth"
     paper: ClassVar = "Mixture-of-Recursions, arXiv 2507.10524"
+    library: ClassVar = "this package"
 
     def __post_init__(self) -> None:
         if self.recursions < 2:
