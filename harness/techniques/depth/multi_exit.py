@@ -24,7 +24,7 @@ class MultiExit(PartTechnique):
 
     family: ClassVar = "depth"
     paper: ClassVar = "MuE, arXiv 2211.11152; CALM, arXiv 2207.07061"
-    library: ClassVar = "this package"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -21,7 +21,7 @@ class Recursive(PartTechnique):
 
     family: ClassVar = "depth"
     paper: ClassVar = "Mixture-of-Recursions, arXiv 2507.10524"
-    library: ClassVar = "this package"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if self.recursions < 2:

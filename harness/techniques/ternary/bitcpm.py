@@ -24,7 +24,7 @@ class BitCPM(Technique):
 
     family: ClassVar = "ternary"
     paper: ClassVar = "MiniCPM4 (BitCPM4), arXiv 2506.07900"
-    library: ClassVar = "this package"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if self.group < 1:

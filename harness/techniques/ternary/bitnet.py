@@ -24,7 +24,7 @@ class BitNet(PartTechnique):
 
     family: ClassVar = "ternary"
     paper: ClassVar = "BitNet b1.58, arXiv 2402.17764; BitNet, arXiv 2310.11453"
-    library: ClassVar = "this package"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if not 2 <= self.activation_bits <= 8:

@@ -24,7 +24,7 @@ class MatMulFree(PartTechnique):
 
     family: ClassVar = "ternary"
     paper: ClassVar = "MatMul-free LM, arXiv 2406.02528"
-    library: ClassVar = "this package"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if not 2 <= self.activation_bits <= 8:
