@@ -47,6 +47,10 @@ class Run:
     training: bool = False
     #: Scalars that are added to the loss.
     losses: list[Tensor] = field(default_factory=list)
+    #: True where a query may look, causality included, if that is not all that came before: (batch, 1, queries, keys).
+    allowed: Tensor | None = None
+    #: Hidden states from which training predicts beside the last ones.
+    exits: list[Tensor] = field(default_factory=list)
 
     def state(self, slot: int) -> LayerState | None:
         """What the layer of this slot keeps, or None without a cache."""

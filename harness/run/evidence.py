@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.interfaces import Context, Technique, moments
-from harness.run.tensors import model_bytes
+from harness.run.tensors import elements, model_bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def fingerprint(model: Any) -> Fingerprint:
     """Count what a model is made of."""
     parameters = list(model.parameters())
     return Fingerprint(
-        parameters=sum(_elements(parameter) for parameter in parameters),
+        parameters=_count(model),
         trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         stored_bytes=_bytes_by_shape(model) if model.device.type == "meta" else model_bytes(model),
         dtypes=tuple(sorted({f"{type(p).__name__}[{p.dtype}]".replace("torch.", "") for p in parameters})),
@@ -82,9 +82,13 @@ def session_evidence(technique: Technique, facts: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
-def _elements(parameter: Any) -> int:
-    state = getattr(parameter, "quant_state", None)
-    return state.shape.numel() if state is not None else parameter.numel()
+def _count(model: Any) -> int:
+    found = {
+        id(parameter): elements(parameter, module, name)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    return sum(found.values())
 
 
 def _bytes_by_shape(model: Any) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run.closed_forms import forms_of
+from harness.run.tensors import elements
 
 #: The first and the last context of a run of tokens.
 Contexts = tuple[float, float]
@@ -61,8 +62,8 @@ def cost_of(model: Any) -> Cost:
         if type(module).__name__.endswith("Embedding"):
             continue
         share = runs * _visited_share(module, model.config)
-        for parameter in module.parameters(recurse=False):
-            weights = _matmul_weights(parameter) * share
+        for name, parameter in module.named_parameters(recurse=False):
+            weights = _matmul_weights(parameter, module, name) * share
             active += weights
             trained += weights if parameter.requires_grad else 0.0
             touched += storage_bytes([parameter]) * min(1.0, share)
@@ -75,9 +76,9 @@ def cost_of(model: Any) -> Cost:
 def active_parameters(model: Any) -> float:
     """Parameters that one token meets: of a bank of experts the share that it visits, shared ones once."""
     return sum(
-        min(1.0, _visited_share(module, model.config) * runs) * parameter.numel()
+        min(1.0, _visited_share(module, model.config) * runs) * elements(parameter, module, name)
         for module, runs in _runs(model, 1.0)
-        for parameter in module.parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False)
     )
 
 
@@ -108,11 +109,8 @@ def attention_backward_flops(query: Sequence[int], key: Sequence[int], value: Se
     return 2 * batch * heads * positions * key[2] * (3 * width + 2 * value[3])
 
 
-def _matmul_weights(parameter: Any) -> float:
-    packed = getattr(parameter, "quant_state", None)
-    if packed is not None:  # bitsandbytes keeps two 4-bit values in a byte
-        return float(packed.shape.numel())
-    return float(parameter.numel()) if parameter.ndim >= 2 else 0.0
+def _matmul_weights(parameter: Any, module: Any = None, name: str = "") -> float:
+    return float(elements(parameter, module, name)) if parameter.ndim >= 2 else 0.0
 
 
 def _visited_share(module: Any, config: Any) -> float:

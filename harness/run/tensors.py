@@ -29,6 +29,18 @@ def inner_tensors(tensor: Any) -> Iterator[Any]:
         yield from _reachable(vars(state), depth=2)
 
 
+def elements(parameter: Any, module: Any = None, name: str = "") -> int:
+    """Numbers that a parameter stands for: packed formats keep several in a byte.
+
+    bitsandbytes notes the shape before packing on the parameter; a module may say so of its own by `weight_counts`.
+    """
+    counts = getattr(module, "weight_counts", {})
+    if name in counts:
+        return counts[name]
+    state = getattr(parameter, "quant_state", None)
+    return state.shape.numel() if state is not None else parameter.numel()
+
+
 def storages(tensors: Iterable[Any], device_type: str | None = None) -> dict[tuple[str, int], Any]:
     """The distinct storages behind `tensors` by device and address, on one kind of device or on all."""
     found = {}

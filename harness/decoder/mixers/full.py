@@ -30,7 +30,8 @@ class Full(Mixer):
         state = run.state(slot)
         if state is not None:
             key, value = state.update(key, value)
-        return self.joined(attend(query, key, value, bias=self.bias(run, key.shape[2]), backend=self.backend))
+        bias = self.bias(run, key.shape[2])
+        return self.joined(attend(query, key, value, bias=bias, allowed=run.allowed, backend=self.backend))
 
     @property
     def position(self) -> Position:
