@@ -36,7 +36,8 @@ class Pretrain(Workload):
 
     The same held-out windows are evaluated at the start and at `evaluations` even parts of the budget, between steps
     and outside their times. With `target_bits_per_byte` the row says what the first evaluation at or below it had
-    taken, which is late by at most one part of the budget.
+    taken, which is late by at most one part of the budget. Evaluations take energy in the window, so energy of a token
+    is told with `evaluations=1` alone, whose only one comes after the last step.
 
     A model that brings trained weights is trained further from them; `quality_before_bits_per_byte` shows the start.
     """
