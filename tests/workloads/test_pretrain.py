@@ -289,7 +289,7 @@ def test_a_row_holds_its_curve_and_what_the_target_took(sweep: Any, quick: Calla
         "technique=none,mqa",
         "match=parameters",
         "corpus.maximum_bytes=400000",
-        "meters=[latency,energy]",
+        "meters=[latency,energy,utilization]",
     )
     assert done.returncode == 0, done.stderr
     rows = {row["technique"]: row for row in sweep.rows()}
