@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from harness.work import Work
+
 #: What a workload can exercise. A technique acts in the moments whose method it overrides; a technique that acts in
 #: none of a workload's moments is skipped there, because it could not change the measurement.
 Moment = Literal["configure", "load_options", "transform", "optimizer", "training_step", "cache", "generation"]
@@ -39,36 +41,6 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one step gets done. Counts of zero mean none of that kind; None means unknown."""
-
-    samples: int
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    trained_tokens: int = 0
-    #: Floating point operations that the method requires (PaLM, appendix B): recomputation is not counted.
-    model_flops: float | None = None
-    #: The same with the masked half of causal attention included.
-    dense_model_flops: float | None = None
-    #: Bytes that must move between memory and the processor at least once: weights touched, cache read and written.
-    moved_bytes: float | None = None
-    #: The dtype in which the matrix products run; it decides the roof.
-    dtype: str = "float32"
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that a user pays the step for: trained, else generated, else read."""
-        return self.trained_tokens or self.output_tokens or self.prompt_tokens
-
-    @property
-    def token_kind(self) -> str:
-        """Which tokens `tokens` counts: trained, output or prompt."""
-        if self.trained_tokens:
-            return "trained"
-        return "output" if self.output_tokens else "prompt"
-
-
-@dataclass(frozen=True)
 class Context:
     """What is known of a trial before anything is loaded."""
 
@@ -80,6 +52,13 @@ class Context:
     seed: int
     #: A folder that outlives the trial, for what is made once and used by many trials (trained weights).
     cache: str = ""
+    #: Changes one size after every technique's `configure`, so that the model costs what the untouched one does.
+    match: Technique | None = None
+
+    @property
+    def configuring(self) -> tuple[Technique, ...]:
+        """What makes the architecture: every technique, and the matching of costs after them."""
+        return self.techniques if self.match is None else (*self.techniques, self.match)
 
 
 class Model:
@@ -98,6 +77,14 @@ class Model:
 
     def empty(self, techniques: Iterable[Technique]) -> Any:
         """The model's shapes in its own dtype, on a device that holds no data, before any technique's loading."""
+        raise NotImplementedError
+
+    def matching(self, quantity: str, techniques: tuple[Technique, ...], tokens: int) -> Technique:
+        """What makes `quantity` of the model with `techniques` equal the untouched model's, at contexts of `tokens`.
+
+        It acts in `configure` alone, and its `skip_reason` says when nothing comes near enough. A model whose class
+        does not override this cannot be matched.
+        """
         raise NotImplementedError
 
     def tokenizer(self) -> Any:
@@ -141,6 +128,11 @@ class Technique:
     family: ClassVar[str]
     paper: ClassVar[str] = ""
     library: ClassVar[str] = ""
+    #: Sizes of its architecture that `match` may change before `intermediate_size`, in the order in which they are
+    #: tried; a dot leads into a part (`feed_forward.width`).
+    width_field: ClassVar[str | tuple[str, ...]] = ()
+    #: The same for what is kept of a sequence, before `num_hidden_layers`.
+    cache_field: ClassVar[str | tuple[str, ...]] = ()
 
     def skip_reason(self, context: Context) -> str | None:
         """Why this technique does not apply to this trial, or None. Asked before anything is loaded."""
@@ -197,9 +189,13 @@ class Workload:
     #: Numbers that `outcome` returns.
     metrics: ClassVar[tuple[Metric, ...]] = ()
 
-    def fixed_steps(self) -> int | None:
-        """The number of steps that the workload prescribes, or None when the protocol decides."""
+    def skip_reason(self, context: Context) -> str | None:
+        """Why this workload cannot be done with this model, or None. Asked before anything is loaded."""
         return None
+
+    def context_tokens(self) -> int:
+        """The length of sequence at which a model's costs of a token are stated and matched."""
+        return 1024
 
     def prepare(self, model: Any, context: Context) -> Session:
         """Return a session bound to `model`, ready for its first step."""
@@ -209,12 +205,20 @@ class Workload:
 class Session:
     """A workload in progress."""
 
+    def fixed_steps(self) -> int | None:
+        """The number of steps that the workload prescribes, or None when the protocol decides."""
+        return None
+
     def step(self) -> None:
         """Do the step once. The caller synchronises the device and reads the clocks."""
         raise NotImplementedError
 
     def before_step(self) -> None:
         """What must happen between steps without being timed, such as the start of a new sequence."""
+
+    def aside_seconds(self) -> float:
+        """Time since `forget` that went into something else than the work, such as an evaluation between steps."""
+        return 0.0
 
     def forget(self) -> None:
         """The warm-up is over: drop what `samples` has collected."""
@@ -255,6 +259,8 @@ class Window:
     end_ns: int
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     samples: Mapping[str, list[float]] = field(default_factory=dict)
+    #: Part of the window that went into something else than the work; it lies in the window's energy and in no step.
+    aside_seconds: float = 0.0
     #: Bytes of the buffer that was written before each step to empty the caches, 0 for hot caches. What that cost lies
     #: in the window's time, energy and traffic but in no step's; the buffer is held on the device throughout.
     flushed_bytes: int = 0

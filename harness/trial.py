@@ -10,6 +10,9 @@ from typing import Any
 #: Raised when the meaning of the identity changes, so that old rows are not taken for new ones.
 IDENTITY_VERSION = 1
 
+#: What of a changed architecture can be made equal to the untouched model's, by one of its sizes.
+MATCHES = ("none", "parameters", "active_parameters", "flops", "kv_bytes")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -41,6 +44,8 @@ class Trial:
     seed: int
     #: Facts outside the configuration that decide what is measured (content hash of local weights).
     content: dict[str, Any] = field(default_factory=dict)
+    #: One of `MATCHES`.
+    match: str = "none"
 
     @property
     def id(self) -> str:
@@ -54,8 +59,9 @@ class Trial:
 
     @property
     def technique_label(self) -> str:
-        """`none`, `lora` or the stack `nf4+lora`."""
-        return "+".join(part.label for part in self.techniques)
+        """`none`, `lora` or the stack `nf4+lora`; with what is matched, where something is."""
+        stack = "+".join(part.label for part in self.techniques)
+        return stack if self.match == "none" else f"{stack} match={self.match}"
 
     @property
     def label(self) -> str:
@@ -79,6 +85,7 @@ class Trial:
             device=data["device"],
             seed=data["seed"],
             content=data["content"],
+            match=data.get("match", "none"),
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -95,6 +102,8 @@ class Trial:
             "device": self.device,
             "seed": self.seed,
             "content": self.content,
+            # Trials from before there was a match keep their ids.
+            **({} if self.match == "none" else {"match": self.match}),
             **{key: _plain(value) for key, value in parts.items()},
         }
 

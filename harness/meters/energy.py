@@ -98,7 +98,9 @@ class Energy(Meter):
         self._add_estimate(window, values, reasons)
         self._add_carbon(window, values, reasons, facts)
         if window.flushed_bytes:
-            _withhold_shares(values, reasons)
+            _withhold_shares(values, reasons, "caches were flushed between the steps")
+        elif window.aside_seconds:
+            _withhold_shares(values, reasons, "the model was evaluated between the steps")
         return Readings(values, reasons, facts, found.samples)
 
     def availability(self, device: str) -> Mapping[str, str]:
@@ -175,7 +177,7 @@ def _busy_and_total_ticks() -> tuple[int, int]:
     return total - ticks.get("idle", 0) - ticks.get("iowait", 0), total
 
 
-def _withhold_shares(values: dict[str, float | None], reasons: dict[str, str]) -> None:
+def _withhold_shares(values: dict[str, float | None], reasons: dict[str, str], what: str) -> None:
     for name in [name for name in values if name.rpartition("_per_")[2].split("_")[0] in ("step", "token", "sample")]:
         values[name] = None
-        reasons[name] = "caches were flushed between the steps; the energy of that cannot be told apart"
+        reasons[name] = f"{what}; the energy of that cannot be told apart"

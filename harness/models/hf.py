@@ -54,7 +54,7 @@ class HF(Model):
     def check(self, context: Context) -> None:
         """Build the model on the meta device, which holds no data: what cannot exist fails here, and says why."""
         if self.weights == "random":
-            build_empty(configuration(self.architecture_facts(context.techniques)))
+            build_empty(configuration(self.architecture_facts(context.configuring)))
         else:
             check_source(self.weights, self.revision)
             check_agreement(self.architecture, checkpoint_configuration(self.weights, self.revision))
@@ -69,6 +69,12 @@ class HF(Model):
             config = checkpoint_configuration(self.weights, self.revision)
         return build_empty(config).to(getattr(torch, self.dtype))
 
+    def matching(self, quantity: str, techniques: tuple[Technique, ...], tokens: int) -> Technique:
+        """One size of the architecture, found on the meta device when it is first needed."""
+        from harness.models.matching import Matching
+
+        return Matching(self, techniques, quantity, tokens)
+
     def tokenizer(self) -> Any:
         """The checkpoint's own; random weights read bytes."""
         return None if self.weights == "random" else checkpoint_tokenizer(self.weights, self.revision)
@@ -78,7 +84,7 @@ class HF(Model):
         options = self.load_options(context)
         if self.weights != "random":
             return self._load_pretrained(context, options)
-        return build(self.architecture_facts(context.techniques), options, context.device, context.seed)
+        return build(self.architecture_facts(context.configuring), options, context.device, context.seed)
 
     def load_options(self, context: Context) -> dict[str, Any]:
         """`dtype`, `attn_implementation` and what techniques add."""

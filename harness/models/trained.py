@@ -40,7 +40,7 @@ class Trained(HF):
         """The recipe of the weights."""
         return {
             "version": RECIPE_VERSION,
-            "architecture": self.architecture_facts(context.techniques),
+            "architecture": self.architecture_facts(context.configuring),
             "steps": self.steps,
             "batch_size": self.batch_size,
             "sequence_length": self.sequence_length,
@@ -68,7 +68,7 @@ class Trained(HF):
 
         options = self.load_options(context)
         plain = {key: value for key, value in options.items() if key != "quantization_config"}
-        model = build(self.architecture_facts(context.techniques), plain, context.device, seed=0)
+        model = build(self.architecture_facts(context.configuring), plain, context.device, seed=0)
         missing, unexpected = model.load_state_dict(load_file(str(self._path(context))), strict=False)
         if unexpected or set(missing) - set(getattr(model, "_tied_weights_keys", None) or ()):
             raise RuntimeError(f"trained weights do not fit: missing {missing}, unexpected {unexpected}")
@@ -81,7 +81,7 @@ class Trained(HF):
         from harness.workloads.batches import random_batch
 
         model = build(
-            self.architecture_facts(context.techniques),
+            self.architecture_facts(context.configuring),
             {"dtype": "float32", "attn_implementation": self.attention},
             context.device,
             seed=0,

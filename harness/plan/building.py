@@ -81,14 +81,19 @@ def make(kind: str, part: Part) -> Any:
 
 def make_context(trial: Trial, cache: str) -> Context:
     """Every object of a trial, nothing loaded yet."""
+    model: Model = make("model", trial.model)
+    workload: Workload = make("workload", trial.workload)
+    techniques = tuple(make("technique", part) for part in trial.techniques)
+    matched = trial.match != "none"
     return Context(
         device=trial.device,
-        model=make("model", trial.model),
-        workload=make("workload", trial.workload),
+        model=model,
+        workload=workload,
         corpus=make("corpus", trial.corpus),
-        techniques=tuple(make("technique", part) for part in trial.techniques),
+        techniques=techniques,
         seed=trial.seed,
         cache=cache,
+        match=model.matching(trial.match, techniques, workload.context_tokens()) if matched else None,
     )
 
 
@@ -105,7 +110,7 @@ def _conflict(context: Context, names: Sequence[str]) -> str | None:
 
 
 def skip_reason(context: Context, names: Iterable[str]) -> str | None:
-    """Why this combination cannot be measured, or None: from the model, the techniques, or their moments."""
+    """Why this combination cannot be measured, or None: from the model, the techniques, their moments, the workload."""
     names = list(names)
     reason = context.model.skip_reason(context) or _conflict(context, names)
     if reason:
@@ -117,4 +122,5 @@ def skip_reason(context: Context, names: Iterable[str]) -> str | None:
         reason = technique.skip_reason(context)
         if reason:
             return f"{name}: {reason}"
-    return None
+    # These two build the model's shapes, which a technique that does not apply may make impossible.
+    return (context.match and context.match.skip_reason(context)) or context.workload.skip_reason(context)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.interfaces import Model, moments
 from harness.machine.environment import resolve_device
 from harness.plan.building import build, make, make_part, nearest
 from harness.plan.settings import Settings
 from harness.protocol import Protocol
-from harness.trial import Trial
+from harness.trial import MATCHES, Part, Trial
 
 GROUPS = ("model", "technique", "workload", "corpus", "protocol", "meters", "sweep")
-KEYS = ("model", "technique", "workload", "corpus", "protocol", "meters", "device", "seed", "run")
+KEYS = ("model", "technique", "workload", "corpus", "protocol", "meters", "match", "device", "seed", "run")
 
 
 def config_folder() -> Path:
@@ -44,6 +45,7 @@ def to_trials(composed: Mapping[str, Any]) -> tuple[list[Trial], Settings]:
     }
     device = resolve_device(str(config["device"]))
     meters = tuple(_named(kind="meters", config=config, changes={}))
+    match = _match(str(config["match"]), parts["model"], techniques)
     return [
         Trial(
             parts["model"],
@@ -55,9 +57,21 @@ def to_trials(composed: Mapping[str, Any]) -> tuple[list[Trial], Settings]:
             device,
             seed + repeat,
             content,
+            match,
         )
         for repeat in range(settings.repeats)
     ], settings
+
+
+def _match(match: str, model: Part, techniques: Sequence[Part]) -> str:
+    """What to match: nothing where no technique changes the architecture, so that a baseline stays one trial."""
+    if match not in MATCHES:
+        raise UserError(f"match: {match!r} cannot be matched.{nearest(match, MATCHES)} Use one of {', '.join(MATCHES)}")
+    if match == "none" or not any("configure" in moments(make("technique", part)) for part in techniques):
+        return "none"
+    if type(make("model", model)).matching is Model.matching:
+        raise UserError(f"match: the class of model {model.name!r} has no `matching`; use match=none")
+    return match
 
 
 def _chosen(kind: str, config: Mapping[str, Any], choices: Mapping[str, Any], changes: Mapping[str, list[str]]) -> Any:

@@ -22,6 +22,7 @@ def command_of(trial_json: str | None) -> str:
         parts += [f"{kind}.{_whole(change, trial[kind]['options'])}" for change in trial[kind]["changes"]]
     for part in trial["techniques"]:
         parts += [f"technique.{part['name']}.{_whole(change, part['options'])}" for change in part["changes"]]
+    parts += [f"match={trial['match']}"] if trial.get("match", "none") != "none" else []
     parts += [f"device={trial['device']}", f"seed={trial['seed']}"]
     parts += [f"protocol.{key}={value}" for key, value in sorted(trial["protocol"].items())]
     return shlex.join(["harness", "run", *parts])

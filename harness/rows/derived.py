@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.rows import curve
 from harness.stats.quantiles import quantile, quantile_interval
 
 #: What the processor and its memory modules are estimated to take.
@@ -22,7 +23,7 @@ def recomputed(row: Mapping[str, Any]) -> dict[str, float]:
     if not row.get("step_seconds"):
         return {}
     reasons = json.loads(row.get("reasons_json") or "{}")
-    parts = (_step_times, _token_times, _rates, _memory, _energy, _estimates, _carbon)
+    parts = (_step_times, _token_times, _rates, _memory, _energy, _estimates, _carbon, _to_target)
     found = {name: value for part in parts for name, value in part(row).items()}
     return {name: value for name, value in found.items() if row.get(name) is not None or name not in reasons}
 
@@ -143,6 +144,11 @@ def _carbon(row: Mapping[str, Any]) -> dict[str, float]:
             if embodied is not None and count:
                 found[f"sci{infix}_grams_per_{unit}"] = (grams + embodied) / count / len(row["step_seconds"])
     return found
+
+
+def _to_target(row: Mapping[str, Any]) -> dict[str, float]:
+    target = _facts(row).get("target_bits_per_byte")
+    return {} if target is None or not row.get(curve.TOKENS) else curve.to_target(row, target)
 
 
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ SCHEMA_VERSION = 2
 TEXT = (
     "row_id trial_id config_id status reason traceback model technique technique_family workload corpus device "
     "device_name gpu_uuid code_revision git_revision versions_json environment_json trial_json changed_json "
-    "reasons_json facts_json started_at command token_kind weights_dtype stop_reason energy_source sweep log"
+    "reasons_json facts_json started_at command token_kind weights_dtype stop_reason energy_source sweep log match"
 ).split()
 
 
 WHOLE = (
-    "schema_version seed order_index block parameter_count trainable_parameter_count step_tokens_count "
-    "step_samples_count step_count tokens_expected_count tokens_counted_count"
+    "schema_version seed order_index block parameter_count trainable_parameter_count baseline_parameter_count "
+    "step_tokens_count step_samples_count step_count tokens_expected_count tokens_counted_count"
 ).split()
 
 

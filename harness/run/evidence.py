@@ -64,7 +64,22 @@ def architecture_evidence(context: Context, technique: Technique) -> str:
 
 def loading_evidence(context: Context, loaded: Fingerprint) -> str:
     """What `load_options` changed: the stored bytes and dtypes against a plain build of the same architecture."""
-    return fingerprint(context.model.empty(context.techniques)).difference(loaded)
+    return fingerprint(context.model.empty(context.configuring)).difference(loaded)
+
+
+def all_changes(
+    context: Context, facts: Mapping[str, Any], changes: Mapping[str, list[str]], flags: list[str]
+) -> dict[str, str]:
+    """What each technique changed, by its name, and what a match did; a technique that did nothing is flagged."""
+    found = {}
+    for name, technique in zip(changes, context.techniques, strict=True):
+        lines = [*changes[name], session_evidence(technique, facts)]
+        found[name] = "; ".join(line for line in lines if line)
+        if moments(technique) and not found[name]:
+            flags.append(f"technique {name} changed nothing that was seen")
+    if context.match is not None:
+        found["match"] = context.match.evidence(None) or ""
+    return found
 
 
 def session_evidence(technique: Technique, facts: Mapping[str, Any]) -> str:

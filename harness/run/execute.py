@@ -13,7 +13,9 @@ from harness.machine import environment
 from harness.plan.building import make, make_context, skip_reason
 from harness.protocol import Protocol
 from harness.rows.checks import broken_identities
-from harness.run.evidence import architecture_evidence, fingerprint, loading_evidence, session_evidence
+from harness.rows.curve import curve_columns
+from harness.run.costs import cost_columns
+from harness.run.evidence import all_changes, architecture_evidence, fingerprint, loading_evidence
 from harness.run.framework import framework_facts
 from harness.run.measure import Measurement, measure
 from harness.run.tensors import model_bytes
@@ -45,6 +47,7 @@ def describe(trial: Trial, context: Context) -> dict[str, Any]:
         "technique_family": "+".join(dict.fromkeys(technique.family for technique in context.techniques)),
         "workload": trial.workload.label,
         "corpus": trial.corpus.label,
+        "match": trial.match,
         "seed": trial.seed,
         "device": trial.device,
         "device_name": environment.device_name(trial.device),
@@ -87,7 +90,7 @@ def _measured(trial: Trial, context: Context) -> dict[str, Any]:
     session = context.workload.prepare(model, context)
     loaded = time.perf_counter()
     protocol = Protocol(**trial.protocol)
-    result = measure(session, protocol, trial.device, meters, context.workload.fixed_steps())
+    result = measure(session, protocol, trial.device, meters, session.fixed_steps())
     measured = time.perf_counter()
     outcome = dict(session.outcome())
     evaluated = time.perf_counter()
@@ -96,9 +99,10 @@ def _measured(trial: Trial, context: Context) -> dict[str, Any]:
     for meter in meters:
         meter.probe(session)
     _read(meters, result, row)
+    _derive(context, model, row)
     row["facts"]["framework"] = framework_facts(trial.device)
     row["facts"]["sampled_every_seconds"] = result.sampled_every_seconds
-    row["changed_json"] = json.dumps(_all_changes(trial, context, session, changes, row["flags"]), sort_keys=True)
+    row["changed_json"] = json.dumps(all_changes(context, session.facts(), changes, row["flags"]), sort_keys=True)
     row["load_seconds"] = loaded - started
     row["measure_seconds"] = measured - loaded
     row["quality_seconds"] = evaluated - measured
@@ -122,18 +126,6 @@ def load(context: Context, names: Sequence[str]) -> tuple[Any, dict[str, list[st
             before, print_now = print_now, fingerprint(model)
             changes[name] += [before.difference(print_now), technique.evidence(model) or ""]
     return model, changes
-
-
-def _all_changes(
-    trial: Trial, context: Context, session: Session, changes: dict[str, list[str]], flags: list[str]
-) -> dict[str, str]:
-    facts, found = session.facts(), {}
-    for part, technique in zip(trial.techniques, context.techniques, strict=True):
-        lines = [*changes[part.name], session_evidence(technique, facts)]
-        found[part.name] = "; ".join(line for line in lines if line)
-        if moments(technique) and not found[part.name]:
-            flags.append(f"technique {part.name} changed nothing that was seen")
-    return found
 
 
 def _row(
@@ -175,14 +167,21 @@ def _row(
         "warmup_step_seconds": result.warmup_seconds,
         "tokens_expected_count": steps * work.tokens,
         "tokens_counted_count": counted.get(kind),
-        **{
-            f"{name}_samples" if not name.endswith("_seconds") else name: list(values)
-            for name, values in window.samples.items()
-        },
+        # Asked for again, because a curve's last point is evaluated after the window.
+        **{name: list(values) for name, values in session.samples().items()},
         **{metric.name: outcome.get(metric.name) for metric in context.workload.metrics},
         "reasons": reasons,
         "facts": dict(session.facts()),
     }
+
+
+def _derive(context: Context, model: Any, row: dict[str, Any]) -> None:
+    """What follows from the shapes of the model and of the untouched one, and from a learning curve."""
+    values, reasons = cost_columns(context, model)
+    more, more_reasons, facts = curve_columns(row)
+    row |= values | more
+    row["reasons"] |= reasons | more_reasons
+    row["facts"] |= facts
 
 
 def _read(meters: Sequence[Meter], result: Measurement, row: dict[str, Any]) -> None:

@@ -68,6 +68,7 @@ def measure(
         end,
         dict(session.held_bytes()),
         dict(session.samples()),
+        session.aside_seconds(),
         flush.bytes if flush else 0,
     )
     converged = reason in ("enough", "workload's budget done")

@@ -102,7 +102,8 @@ def test_a_techniques_cache_is_the_one_in_use(context_of: Callable[..., Any]):
 
 def test_training_lowers_the_loss_and_counts_its_tokens(context_of: Callable[..., Any]):
     workload = TrainStep(batch_size=4, sequence_length=32, budget_tokens=4096, held_out_windows=8)
-    session = run(session_of(context_of, workload), workload.fixed_steps())
+    session = session_of(context_of, workload)
+    run(session, session.fixed_steps())
     outcome = session.outcome()
     assert outcome["quality_bits_per_byte"] < outcome["quality_before_bits_per_byte"] - 0.5
     assert session.counted() == {"trained_tokens": 4096}
