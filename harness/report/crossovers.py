@@ -16,7 +16,7 @@ from harness.report.ranks import scatter_of
 from harness.stats.crossover import Crossover, crossover
 
 #: What must be the same in all rows beside the length, in the order of `_rest`.
-_NAMES = ("device_name", "workload", "options of model, workload or corpus", "protocol, content or match")
+_NAMES = ("device_name", "workload", "options of model, workload or corpus", "protocol or content")
 
 
 def crossover_of(
