@@ -63,7 +63,7 @@ class _Mixing(Session):
         self.arguments, self.options = captured(model, self.mixer, tokens)
         self.input = self._own_input()
         self.output_gradient: Any = None
-        self.cost = cost_of(_Alone(self.mixer, model.config, _forms_of_one(model, found, workload.layer)))
+        self.cost = cost_of(_alone(self.mixer, model.config, _forms_of_one(model, found, workload.layer)))
         self.dtype = str(self.input.dtype).removeprefix("torch.")
         self.mixed_tokens = 0
 
@@ -182,25 +182,14 @@ class _Reached(Exception):
     """The forward pass has come to the mixer."""
 
 
-@dataclass(frozen=True)
-class _Alone:
-    """A mixer by itself, in the form in which `cost_of` reads a model."""
+def _alone(mixer: Any, config: Any, forms: Forms | None) -> Any:
+    """A model of one mixer and nothing else, for `cost_of` to read."""
+    import torch
 
-    mixer: Any
-    config: Any
-    forms: Forms | None
-
-    def children(self) -> list[Any]:
-        return [self.mixer]
-
-    def parameters(self, recurse: bool = True) -> list[Any]:
-        return []
-
-    def get_output_embeddings(self) -> None:
-        return None
-
-    def closed_forms(self) -> Forms | None:
-        return self.forms
+    model: Any = torch.nn.Module()
+    model.mixer, model.config = mixer, config
+    model.closed_forms, model.get_output_embeddings = lambda: forms, lambda: None
+    return model
 
 
 def _has_form(module: Any) -> bool:
