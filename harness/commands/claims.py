@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 ABOUT = """\
-Ratios are A over B; intervals are 95% of each claim by itself, so that of twenty comparisons without any difference
-one may show some. Sources, caveats and the numbers of every board: --json."""
+Ratios are A over B from n pairs of runs. Intervals are 95% of each claim by itself: of twenty comparisons without any
+difference one may show some. Sources, caveats and the numbers of every board: --json."""
 
 
 def claims(results: Path, user_folder: str | None = None) -> list[Judgement]:
@@ -80,11 +80,12 @@ def show(judgements: Sequence[Judgement], as_json: bool = False) -> str:
 
 
 def _found(item: Judgement) -> str:
-    """The ratio with its interval, then why: `1.98x (1.90 to 2.06), 5 runs each`."""
+    """The ratio with its interval and number of pairs, then why: `1.98x (1.90 to 2.06), n=5`."""
     numbers = item.shown
     if numbers is None or numbers.low is None or numbers.high is None:
         return item.reason
-    return f"{numbers.ratio:.3g}x ({numbers.low:.3g} to {numbers.high:.3g}); {item.reason}"
+    found = f"{numbers.ratio:.3g}x ({numbers.low:.3g} to {numbers.high:.3g}), n={numbers.runs}"
+    return f"{found}: {item.reason}" if item.reason else found
 
 
 def _cut(text: str, width: int) -> str:

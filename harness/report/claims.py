@@ -11,11 +11,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from harness.report.crossovers import value_at
-from harness.report.entries import disqualifying
+from harness.report.entries import BASELINE, disqualifying
 from harness.report.frame import BOARD
 from harness.report.metrics import ENERGY, QUALITY
 from harness.report.ranks import ASSUMED_MEMORY_SCATTER, MEMORY_MARGIN, scatter_of
-from harness.report.wording import missing, number, plural
+from harness.report.wording import missing, number
 from harness.stats.crossover import Bounds, bounds
 from harness.stats.intervals import LEVEL
 from harness.stats.separation import MEASURED_FROM
@@ -99,14 +99,16 @@ def judged(claim: Claim, rows: pd.DataFrame) -> Judgement:
         return Judgement(claim, "untestable", claim.untestable, [])
     trials = [json.loads(text) if text else {} for text in rows["trial_json"]]
     fits = [_fits(claim, trial) for trial in trials]
-    scope = rows[fits].assign(side=[_side(claim, trial) for trial, fit in zip(trials, fits, strict=True) if fit])
+    able = [trial for trial, fit in zip(trials, fits, strict=True) if fit]
+    sides, matches = [_side(claim, trial) for trial in able], [trial.get("match", "none") for trial in able]
+    scope = rows[fits].assign(side=sides, matched=matches)
     found = [item for _, board in scope.groupby(BOARD, dropna=False) for item in _evidence(claim, board)]
-    verdicts = {item.verdict for item in found} - {"cannot tell"}
-    if len(verdicts) == 1:
-        return Judgement(claim, verdicts.pop(), next(i.reason for i in found if i.verdict != "cannot tell"), found)
-    if verdicts:
-        places = "; ".join(f"{item.verdict}: {item.place}" for item in found if item.verdict != "cannot tell")
-        return Judgement(claim, "cannot tell", f"boards disagree ({places})", found)
+    decided = [item for item in found if item.verdict != "cannot tell"]
+    if len({item.verdict for item in decided}) == 1:
+        return Judgement(claim, decided[0].verdict, decided[0].reason, found)
+    if decided:
+        places = "; ".join(f"{item.verdict}: {item.place}" for item in decided)
+        return Judgement(claim, "cannot tell", f"boards or variants disagree ({places})", found)
     return Judgement(claim, "cannot tell", found[0].reason if found else _absence(claim, scope), found)
 
 
@@ -131,12 +133,17 @@ def _within(value: Any, ends: Sequence[float | None]) -> bool:
 
 
 def _evidence(claim: Claim, board: pd.DataFrame) -> Iterator[Evidence]:
-    """Every variant of A against every variant of B on one board; nothing where one of them has no good row."""
+    """Every variant of A against every variant of B on one board; nothing where one of them has no good row.
+
+    What was matched with the baseline stands beside what was matched in the same way, and beside the baseline itself.
+    """
     clean = board["flags"].map(lambda flags: not disqualifying(flags)).astype(bool)
     good = board[(board["status"] == "ok") & clean]
     sides = {side: dict(iter(good[good["side"] == side].groupby("config_id"))) for side in (claim.a, claim.b)}
     for own in sides[claim.a].values():
         for other in sides[claim.b].values():
+            if own["matched"].iloc[0] != other["matched"].iloc[0] and BASELINE not in (claim.a, claim.b):
+                continue
             place = ", ".join(map(str, (own["technique"].iloc[0], *own[BOARD[:3]].iloc[0])))
             yield _compared(claim, place, own.to_dict("records"), other.to_dict("records"))
 
@@ -159,28 +166,27 @@ def _compared(claim: Claim, place: str, own: list[dict], other: list[dict]) -> E
     if math.isinf(scatter) and len(known) < MEASURED_FROM:
         return Evidence(place, "cannot tell", f"fewer than {MEASURED_FROM} runs, and no error of their quality")
     found = bounds(logarithms, LEVEL, math.sqrt(2) * scatter)
-    verdict, reason = _verdict(claim, found, len(known))
+    verdict, reason = _verdict(claim, found)
     edges = [math.exp(edge) for edge in (found.center, found.low, found.high)]
     return Evidence(place, verdict, reason, *edges, runs=len(known))
 
 
-def _verdict(claim: Claim, found: Bounds, runs: int) -> tuple[Verdict, str]:
-    runs_each = f"{plural(runs, 'run')} each"
+def _verdict(claim: Claim, found: Bounds) -> tuple[Verdict, str]:
     if isinstance(claim.expect, str):
         sign = -1 if claim.expect == "less" else 1
         margin = math.log1p(MEMORY_MARGIN) if claim.metric.endswith("_bytes") else 0.0
         if -margin <= found.low and found.high <= margin:
-            return "refuted", f"equal{f' within {MEMORY_MARGIN:.0%}' if margin else ''}; {runs_each}"
+            return "refuted", (f"equal within {MEMORY_MARGIN:.0%}" if margin else "equal")
         if found.sign:
-            return ("confirmed" if found.sign == sign else "refuted"), runs_each
-        return "cannot tell", f"the interval holds 1; {runs_each}"
+            return ("confirmed" if found.sign == sign else "refuted"), ""
+        return "cannot tell", "the interval holds 1"
     low, high = (edge if edge is None else math.log(edge) if edge > 0 else -math.inf for edge in claim.expect)
     low, high = -math.inf if low is None else low, math.inf if high is None else high
     if low <= found.low and found.high <= high:
-        return "confirmed", runs_each
+        return "confirmed", ""
     if found.high < low or found.low > high:
-        return "refuted", runs_each
-    return "cannot tell", f"the interval reaches beyond what is claimed and into it; {runs_each}"
+        return "refuted", ""
+    return "cannot tell", "the interval is partly in what is claimed"
 
 
 def _scatter(row: dict, metric: str, runs: int) -> float:
