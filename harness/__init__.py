@@ -31,3 +31,16 @@ def read_results(results: str = "results") -> Any:
         warnings.warn(line, stacklevel=2)
     frame = found.table.to_pandas()
     return frame.sort_values("started_at", ignore_index=True) if len(frame) else frame
+
+
+def crossover(
+    rows: Any, a: str, b: str, over: str = "workload.sequence_length", metric: str = "latency_p50_seconds"
+) -> Any:
+    """From which length on technique `a` needs less of `metric` than `b`: a `harness.stats.crossover.Crossover`.
+
+    `rows` are those of `read_results`, of one model and setting; `over` is the swept key. ValueError says what to
+    filter or to measure where they do not decide what to compare.
+    """
+    from harness.report.crossovers import crossover_of
+
+    return crossover_of(rows, a, b, over, metric)

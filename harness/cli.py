@@ -1,4 +1,4 @@
-"""The command line: run, reproduce, compare, aa, report, explain, list, calibrate, doctor."""
+"""The command line: run, reproduce, compare, aa, report, claims, explain, list, calibrate, doctor."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ USAGE = """harness COMMAND [OPTIONS]
   compare  two variants in random AB/BA pairs of fresh processes: `harness compare technique=none,lora`
   aa       the harness tests itself: one configuration on both sides of many comparisons, how often called different
   report   write results/report/ (LEADERBOARD.md, index.html) from the rows
+  claims   what papers claim, held against the rows: confirmed, refuted, or why neither [--json]
   explain  one row: where each number came from, what is missing and why, and whether it adds up
   list     techniques, models, workloads, corpora, protocols, meters or sweeps [--json]
   calibrate  the best matrix-product and memory rates that this machine reaches, for MFU and MBU [--json]
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare": _compare,
         "aa": _aa,
         "report": _report,
+        "claims": _claims,
         "explain": _explain,
         "list": _list,
         "calibrate": _calibrate,
@@ -130,6 +132,18 @@ def _report(rest: list[str]) -> int:
 
     for path in write_report(Path(options.results), options.against):
         print(path)
+    return 0
+
+
+def _claims(rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="harness claims")
+    parser.add_argument("--results", default="results", help="folder with rows/ (default: results)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--config-dir", help="a folder with claims of your own, below claim/")
+    options = parser.parse_args(rest)
+    from harness.commands.claims import claims, show
+
+    print(show(claims(Path(options.results), options.config_dir), options.json))
     return 0
 
 

@@ -50,7 +50,7 @@ def signs_of(entries: list[dict], metric: str) -> list[list[int]]:
     much as the steps within a run where that is more.
     """
     values = [entry[BY_SEED].get(metric, {}) for entry in entries]
-    found = separations(values, [_scatter(entry, metric) for entry in entries])
+    found = separations(values, [scatter_of(entry, metric) for entry in entries])
     if metric == MEMORY:
         centers = [entry[ratio_column(metric)] for entry in entries]
         found = [
@@ -61,7 +61,8 @@ def signs_of(entries: list[dict], metric: str) -> list[list[int]]:
     return found
 
 
-def _scatter(entry: dict, metric: str) -> float:
+def scatter_of(entry: dict, metric: str) -> float:
+    """The standard deviation of a logarithm between processes to assume where fewer than three runs show it."""
     if metric == MEMORY:
         return ASSUMED_MEMORY_SCATTER
     spread = entry["latency_spread_ratio"]

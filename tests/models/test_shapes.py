@@ -18,7 +18,10 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if "\n  model_type:" 
 OWN = {
     "tiny_llama": 1_016_960,
     "small_llama": 3_344_640,
+    "medium_llama": 127_823_616,
 }
+#: Shapes of this project that are meant for a processor.
+FULL_PRECISION = ("tiny_llama", "small_llama")
 
 #: Exact counts, as the published checkpoints state them; tied weights count once.
 EXACT = {
@@ -62,7 +65,7 @@ def test_form(name):
     model = load(name)
     assert list(model) == ["_target_", "architecture", "dtype"]
     assert model["_target_"] == "harness.models.hf.HF"
-    assert model["dtype"] == ("float32" if name in OWN else "bfloat16")
+    assert model["dtype"] == ("float32" if name in FULL_PRECISION else "bfloat16")
 
 
 @pytest.mark.parametrize("name", NAMES)
