@@ -47,6 +47,8 @@ class Run:
     training: bool = False
     #: Scalars that are added to the loss.
     losses: list[Tensor] = field(default_factory=list)
+    #: What a layer tells later ones, each under a name of its own.
+    told: dict[str, Any] = field(default_factory=dict)
 
     def state(self, slot: int) -> LayerState | None:
         """What the layer of this slot keeps, or None without a cache."""
