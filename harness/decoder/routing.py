@@ -69,7 +69,7 @@ def balance_loss(scores: Tensor, index: Tensor, costs: Tensor | None = None) -> 
     """Switch's loss (Fedus et al. 2021, equations 4 to 6), for several choices a token: 1 where all is even.
 
     The sum over choices of the share of visits times the mean score, times the number of choices. `costs` weigh the
-    choices: the optimum then gives each a share in inverse proportion to its cost (MoE++, arXiv 2410.07348, 3.4).
+    choices: the optimum then gives each a share in inverse proportion to its cost (MoE++, arXiv 2410.07348, section 3).
     """
     choices = scores.shape[-1]
     shares = visits(index, choices) / index.numel()

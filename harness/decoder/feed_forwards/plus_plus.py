@@ -18,9 +18,9 @@ LOGITS = "pathway logits"
 
 
 class PathwayRouter(Router):
-    """Adds a linear map of the logits of the mixture before, so that routes are coherent over the depth (equation 6).
+    """Adds a linear map of the logits of the mixture before, so that routes are coherent over the depth.
 
-    The load-balancing loss weighs choices that cost nearly nothing by `zero_cost`, below 1 (equation 7).
+    The load-balancing loss weighs choices that cost nearly nothing by `zero_cost`, the paper's tau.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PlusPlus(FeedForward):
     """`experts` of `width`, one that returns nothing, one that returns its input, and `constants` that learn a vector.
 
     A constant expert mixes its input and its vector by two weights that a softmax makes of the input (MoE++, arXiv
-    2410.07348, equations 3 to 5). Where the loss has its way, a token's `experts_per_token` places go to computing
+    2410.07348, section 3). Where the loss has its way, a token's `experts_per_token` places go to computing
     experts in the share 1 : 1 / `zero_cost` of each to each cheap one; the closed form of the cost counts on that.
     """
 

@@ -17,8 +17,8 @@ class ControlledRouter(Router):
     """Takes the best by score plus a bias, which a controller moves so that `expected` of the places compute.
 
     The weights are the scores without the bias. After every batch of training the bias of a computing expert moves by
-    `rate` times what its share of the visits falls short of its target's (LongCat-Flash, arXiv 2509.01322, equation 3
-    in section 2.1.1); experts that compute nothing keep a bias of zero.
+    `rate` times how far its share of the visits falls short of its target's (LongCat-Flash, arXiv 2509.01322, section
+    2.1.1); experts that compute nothing keep a bias of zero.
     """
 
     bias: Tensor

@@ -9,7 +9,7 @@ from harness.techniques.twin import no_twin, with_part
 
 
 class ExpertsTechnique(Technique):
-    """Replaces each dense feed-forward layer of the model's twin by experts whose width is a part of the dense one's."""
+    """Replaces the twin's dense feed-forward layers by experts whose width is a part of the dense one's."""
 
     def divisor(self) -> int:
         """What the dense layer's width must divide by."""
