@@ -148,6 +148,9 @@ class Stack(nn.Module):
 class Objective(nn.Module):
     """What training minimizes: `forward(model, input_ids, labels)` to (logits, loss)."""
 
+    #: How often it passes a batch while training.
+    passes: float = 1.0
+
     def __init__(self, config: DecoderConfig, **options: Any) -> None:
         super().__init__()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.interfaces import Technique
 from harness.run.flops import active_parameters, cost_of
@@ -76,6 +77,21 @@ def test_a_shared_layer_is_held_once_and_met_at_every_depth(context_of: Contexts
     routers = LAYERS * 8 * HIDDEN
     assert cost_of(model).active_matmul_weights == cost_of(dense).active_matmul_weights + routers
     assert active_parameters(model) < active_parameters(dense)
+
+
+@pytest.mark.parametrize("technique", [Mixture(), Stochastic()], ids=lambda item: type(item).__name__)
+def test_a_training_step_costs_what_torch_counts_less_the_masked_half(technique: Technique, context_of: Contexts):
+    """THOR passes its batch twice, and a mixture at equal active parameters once."""
+    context = context_of(technique, attention="eager")
+    model = context.model.load(context)
+    model.config._experts_implementation = "eager"
+    model.train()
+    tokens, cost = torch.randint(0, 256, (2, 32)), cost_of(model)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, labels=tokens).loss.backward()
+    parts = cost.forward_flops(64, (32, 32)), cost.backward_flops(64, (32, 32))
+    assert None not in parts
+    assert sum(part or 0.0 for part in parts) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_fine_and_shared_experts_count_as_the_paper_does(context_of: Contexts):

@@ -19,6 +19,8 @@ class Consistency(Objective):
     The paper's sum is halved, so that the loss stays in nats of one pass. Out of training there is one pass.
     """
 
+    passes = 2.0
+
     def __init__(self, config: DecoderConfig, weight: float) -> None:
         super().__init__(config)
         self.weight = weight
