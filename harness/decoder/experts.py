@@ -14,18 +14,25 @@ ACTIVATIONS = {"silu": functional.silu, "relu": functional.relu}
 class Experts(nn.Module):
     """`experts` gated feed-forward layers of `width`, their weights stacked.
 
-    An expert's number of `experts` or above means that the token visits nobody in that place, as transformers' own
-    banks have it. `visited` is how many a token visits on average; what a step costs by closed form follows from it.
+    With `absent`, an expert's number of `experts` or above means that the token visits nobody in that place, as
+    transformers' own banks have it. `visited` is how many a token visits on average; what a step costs by closed form
+    follows from it.
     How the products run is the configuration's `_experts_implementation`, in transformers' words: `eager`, an expert
     after the other; `grouped_mm`, one kernel over tokens sorted by expert; `batched_mm`, every visit with a copy of its
     expert's weights, which pays where tokens are few.
     """
 
     def __init__(
-        self, config: DecoderConfig, experts: int, width: int, visited: float, activation: str = "silu"
+        self,
+        config: DecoderConfig,
+        experts: int,
+        width: int,
+        visited: float,
+        activation: str = "silu",
+        absent: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.num_experts, self.activation = config, experts, activation
+        self.config, self.num_experts, self.activation, self.absent = config, experts, activation, absent
         self.visited_share = visited / experts
         spread = config.initializer_range
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, config.hidden_size).normal_(std=spread))
@@ -50,24 +57,29 @@ class Experts(nn.Module):
 
     def _grouped(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         places = index.shape[1]
-        numbers, order = index.flatten().sort(stable=True)
+        numbers, order = index.flatten().sort()
         # Where each expert's tokens end; found on the device, because a count read by the host would wait for it.
         ends = torch.searchsorted(numbers, torch.arange(self.num_experts, device=hidden.device), right=True).int()
-        # The kernel leaves rows after the last end as they were in memory, here and in its backward pass.
         absent = (numbers >= self.num_experts)[:, None]
-        rows = hidden[order // places].masked_fill(absent, 0.0)
-        inner = self._gated(grouped(rows, self.gate_up_proj, ends).masked_fill(absent, 0.0))
-        outcome = grouped(inner, self.down_proj, ends).masked_fill(absent, 0.0)
+
+        def known(rows: Tensor) -> Tensor:
+            """The kernel leaves rows after the last end as they were in memory, also in its backward pass."""
+            return rows.masked_fill(absent, 0.0) if self.absent else rows
+
+        inner = self._gated(known(grouped(known(hidden[order // places]), self.gate_up_proj, ends)))
+        outcome = known(grouped(inner, self.down_proj, ends))
         back = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
         return (outcome[back].unflatten(0, (-1, places)) * weights[..., None]).sum(1)
 
     def _batched(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        absent = index >= self.num_experts
-        numbers = index.masked_fill(absent, 0).flatten()
+        if self.absent:
+            weights = weights.masked_fill(index >= self.num_experts, 0.0)
+            index = index.clamp(max=self.num_experts - 1)
+        numbers = index.flatten()
         rows = hidden.repeat_interleave(index.shape[1], 0)[:, :, None]
         inner = self._gated(torch.bmm(self.gate_up_proj[numbers], rows)[..., 0])
         outcome = torch.bmm(self.down_proj[numbers], inner[:, :, None]).view(*index.shape, -1)
-        return (outcome * weights.masked_fill(absent, 0.0)[..., None]).sum(1)
+        return (outcome * weights[..., None]).sum(1)
 
     def _gated(self, both: Tensor) -> Tensor:
         gate, up = both.chunk(2, -1)

@@ -69,7 +69,7 @@ def test_a_bank_sums_its_experts_by_weight_and_so_do_its_gradients(
     implementation: str, activation: str, call: tuple[int, int, torch.Tensor]
 ):
     experts, width, index = call
-    bank = Experts(config(implementation), experts, width, 1.0, activation)
+    bank = Experts(config(implementation), experts, width, 1.0, activation, absent=True)
     hidden = torch.randn(index.shape[0], HIDDEN, requires_grad=True)
     weights = torch.rand(index.shape, requires_grad=True)
     leaves = [hidden, weights, *bank.parameters()]
@@ -272,7 +272,7 @@ def test_out_of_training_the_controller_rests():
 
 
 def test_zero_experts_return_their_input():
-    layer = ZeroExperts(config(), 0, experts=3, zero_experts=2, experts_per_token=2, expected=1.0, width=4)
+    layer = ZeroExperts(config(), 0, experts=3, zero_experts=2, experts_per_token=2, expected=1.0, width=4, rate=0.1)
     hidden = torch.randn(1, 6, HIDDEN)
     index, weights = layer.router(hidden[0], run_of())
     found = layer(hidden, run_of(), hidden)

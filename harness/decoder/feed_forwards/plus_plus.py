@@ -74,7 +74,7 @@ class PlusPlus(FeedForward):
         cheap = 2 + constants
         visited = experts_per_token * zero_cost * experts / (zero_cost * experts + cheap)
         self.router = PathwayRouter(config, layer == 0, experts, cheap, experts_per_token, zero_cost, balance)
-        self.experts = Experts(config, experts, width, visited)
+        self.experts = Experts(config, experts, width, visited, absent=True)
         spread = config.initializer_range
         self.vectors = nn.Parameter(torch.empty(constants, config.hidden_size).normal_(std=spread))
         self.mixing = nn.Parameter(torch.empty(2 * constants, config.hidden_size).normal_(std=spread))

@@ -53,11 +53,11 @@ class ZeroExperts(FeedForward):
         experts_per_token: int,
         expected: float,
         width: int,
-        rate: float = 1e-3,
+        rate: float,
     ) -> None:
         super().__init__(config, layer)
         self.router = ControlledRouter(config, experts, zero_experts, experts_per_token, expected, rate)
-        self.experts = Experts(config, experts, width, expected)
+        self.experts = Experts(config, experts, width, expected, absent=True)
         self.scale = (experts + zero_experts) / experts_per_token
 
     def forward(self, hidden: Tensor, run: Run, before: Tensor) -> Tensor:

@@ -15,15 +15,16 @@ class ZeroExperts(ExpertsTechnique):
 
     Each computing expert is 1/expected as wide as the dense layer, so a token meets as many feed-forward weights as
     before on average (the router aside), some more and some less. The paper has 512 and 256 experts, 12 places and 8
-    expected; the defaults are in the same proportions. `rate` is that of the controller, which the paper lets decay;
-    its other losses concern several devices.
+    expected; the defaults are in the same proportions. `rate` is that of the controller: large enough to have its way
+    in some twenty steps, where the paper's runs are long and let it decay. Closed forms of the cost count on
+    `expected`; the meter of routing says what was. The paper's other losses concern several devices.
     """
 
     experts: int = 8
     zero_experts: int = 4
     experts_per_token: int = 3
     expected: int = 2
-    rate: float = 1e-3
+    rate: float = 0.1
 
     family: ClassVar = "moe"
     paper: ClassVar = "LongCat-Flash, arXiv 2509.01322"
