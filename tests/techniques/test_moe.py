@@ -127,6 +127,7 @@ def test_what_does_not_fit_says_why(technique: Technique, architecture: Any, sai
         (FineGrained, {"experts_per_token": 9}, "experts_per_token must lie between 1 and the 8"),
         (FineGrained, {"segments": 0}, "segments must be at least 1"),
         (FineGrained, {"shared": 8}, "shared must lie between 0 and 7"),
+        (PlusPlus, {"balance": -0.1}, "balance must not be negative"),
         (PlusPlus, {"constants": 0}, "constants must be at least 1"),
         (PlusPlus, {"zero_cost": 0.0}, "zero_cost must lie above 0"),
         (ZeroExperts, {"expected": 4}, "expected must lie between 1 and experts_per_token"),

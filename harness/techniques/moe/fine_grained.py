@@ -30,7 +30,7 @@ class FineGrained(ExpertsTechnique):
     library: ClassVar = "harness"
 
     def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token)
+        check_places(self.experts, self.experts_per_token, self.balance)
         if self.segments < 1:
             raise ValueError("segments must be at least 1, which leaves experts whole")
         if not 0 <= self.shared < self.divisor():

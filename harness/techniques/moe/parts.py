@@ -34,7 +34,9 @@ class ExpertsTechnique(Technique):
         return architecture
 
 
-def check_places(experts: int, experts_per_token: int) -> None:
-    """ValueError unless a token can visit so many different experts."""
+def check_places(experts: int, experts_per_token: int, balance: float = 0.0) -> None:
+    """ValueError unless a token can visit so many different experts, and the load-balancing loss is one."""
+    if balance < 0:
+        raise ValueError("balance must not be negative; 0 leaves the load-balancing loss out")
     if not 0 < experts_per_token <= experts:
         raise ValueError(f"experts_per_token must lie between 1 and the {experts} that there are to choose from")

@@ -32,7 +32,7 @@ class PlusPlus(ExpertsTechnique):
     library: ClassVar = "harness"
 
     def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token)
+        check_places(self.experts, self.experts_per_token, self.balance)
         if self.constants < 1:
             raise ValueError("constants must be at least 1")
         if not 0 < self.zero_cost <= 1:

@@ -29,7 +29,7 @@ class PreAttentionRouter(ExpertsTechnique):
     library: ClassVar = "harness"
 
     def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token)
+        check_places(self.experts, self.experts_per_token, self.balance)
 
     def divisor(self) -> int:
         """Experts that a token visits."""

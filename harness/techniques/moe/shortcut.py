@@ -28,7 +28,7 @@ class Shortcut(ExpertsTechnique):
     library: ClassVar = "harness"
 
     def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token)
+        check_places(self.experts, self.experts_per_token, self.balance)
 
     def skip_reason(self, context: Context) -> str | None:
         """Needs layers that make pairs, too."""
