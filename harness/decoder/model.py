@@ -90,6 +90,11 @@ class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
 
         return Forms(mixing, held, read)
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """Banks of experts ask the configuration; transformers would look for its own decorator in this file."""
+        return True
+
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings
 

@@ -51,6 +51,8 @@ class Run:
     allowed: Tensor | None = None
     #: Hidden states from which training predicts beside the last ones.
     exits: list[Tensor] = field(default_factory=list)
+    #: What a layer tells later ones, each under a name of its own.
+    told: dict[str, Any] = field(default_factory=dict)
 
     def state(self, slot: int) -> LayerState | None:
         """What the layer of this slot keeps, or None without a cache."""
@@ -152,6 +154,9 @@ class Stack(nn.Module):
 
 class Objective(nn.Module):
     """What training minimizes: `forward(model, input_ids, labels)` to (logits, loss)."""
+
+    #: How often it passes a batch while training.
+    passes: float = 1.0
 
     def __init__(self, config: DecoderConfig, **options: Any) -> None:
         super().__init__()

@@ -43,10 +43,11 @@ ABOVE_ZERO = (
     "mbu_ratio",
     "mbu_of_measured_roof_ratio",
 )
-#: A spread may exceed 1; processor time is counted in ticks, which may round above the window; two sources of energy
-#: may differ either way, and so may idle power before and after.
+#: A spread may exceed 1, and the busiest expert's load the mean; processor time is counted in ticks, which may round
+#: above the window; two sources of energy may differ either way, and so may idle power before and after.
 UNBOUNDED = (
     "latency_spread_ratio",
+    "expert_load_maximum_over_mean_ratio",
     "cpu_busy_ratio",
     "gpu_energy_integrated_over_counter_ratio",
     "idle_power_moved_ratio",

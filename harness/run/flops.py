@@ -33,6 +33,8 @@ class Cost:
     mixing: Callable[[float, float], float] | None
     #: Bytes of all weights that a step must read at least: embeddings left out, experts by the share visited.
     touched_bytes: float
+    #: How often one step of training passes its batch forward and backward; an objective may need several.
+    training_passes: float = 1.0
 
     def forward_flops(self, tokens: int, contexts: Contexts, predicted: int | None = None) -> float | None:
         """FLOPs of `tokens` tokens whose contexts run evenly from the first to the last of `contexts`.
@@ -47,10 +49,15 @@ class Cost:
         return 2.0 * (tokens * each - unpredicted * self.output_weights)
 
     def backward_flops(self, tokens: int, contexts: Contexts) -> float | None:
-        """FLOPs of the backward pass: gradients of activations everywhere, of weights where they are trained."""
+        """FLOPs of the backward pass: gradients of activations everywhere, of weights where they are trained.
+
+        Where the objective needs more than one pass, those of all that comes after the first forward pass.
+        """
         if self.mixing is None:
             return None
-        return 2.0 * tokens * (self.active_matmul_weights + self.trained_matmul_weights + 2 * self.mixing(*contexts))
+        forward, mixing = self.active_matmul_weights + self.mixing(*contexts), 2 * self.mixing(*contexts)
+        backward = self.active_matmul_weights + self.trained_matmul_weights + mixing
+        return 2.0 * tokens * (self.training_passes * backward + (self.training_passes - 1) * forward)
 
 
 def cost_of(model: Any) -> Cost:
@@ -70,7 +77,8 @@ def cost_of(model: Any) -> Cost:
     output = model.get_output_embeddings()
     predicted = sum(_matmul_weights(parameter) for parameter in output.parameters()) if output is not None else 0.0
     forms = forms_of(model)
-    return Cost(active, trained, predicted, forms and forms.mixing, touched)
+    passes = getattr(getattr(model, "objective", None), "passes", 1.0)
+    return Cost(active, trained, predicted, forms and forms.mixing, touched, passes)
 
 
 def active_parameters(model: Any) -> float:

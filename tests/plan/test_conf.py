@@ -25,6 +25,9 @@ PARTS = [path for path in FILES if path.parent.name in KINDS]
 #: Where a file's value is meant to differ from its class's default, because the file is a variant of the class.
 INTENDED = {
     "mqa": {"key_value_heads"},
+    "moe_fine": {"shared"},
+    "experts_grouped": {"implementation"},
+    "experts_batched": {"implementation"},
     "small_llama_trained": {"architecture"},
 }
 #: Fields that a file may leave at the class's default: all models share them.

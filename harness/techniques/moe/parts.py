@@ -1,0 +1,42 @@
+"""What techniques share that put experts of our own decoder into an architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.interfaces import Context, Technique
+from harness.techniques.twin import no_twin, with_part
+
+
+class ExpertsTechnique(Technique):
+    """Replaces the twin's dense feed-forward layers by experts whose width is a part of the dense one's."""
+
+    def divisor(self) -> int:
+        """What the dense layer's width must divide by."""
+        raise NotImplementedError
+
+    def parts(self, width: int) -> dict[str, Any]:
+        """Place to part, in an architecture whose dense layer is `width` wide."""
+        raise NotImplementedError
+
+    def skip_reason(self, context: Context) -> str | None:
+        """Needs an architecture that has a twin, and a width that divides."""
+        architecture = context.model.architecture_facts(())
+        reason = no_twin(architecture)
+        if reason is None and architecture["intermediate_size"] % self.divisor():
+            return f"intermediate_size {architecture['intermediate_size']} does not divide by {self.divisor()}"
+        return reason
+
+    def configure(self, architecture: dict[str, Any]) -> dict[str, Any]:
+        """The twin, with these parts in place."""
+        for place, part in self.parts(architecture["intermediate_size"]).items():
+            architecture = with_part(architecture, place, part)
+        return architecture
+
+
+def check_places(experts: int, experts_per_token: int, balance: float = 0.0) -> None:
+    """ValueError unless a token can visit so many different experts, and the load-balancing loss is one."""
+    if balance < 0:
+        raise ValueError("balance must not be negative; 0 leaves the load-balancing loss out")
+    if not 0 < experts_per_token <= experts:
+        raise ValueError(f"experts_per_token must lie between 1 and the {experts} that there are to choose from")
