@@ -29,7 +29,8 @@ def decayed(
     heads, tokens), the state (batch, heads, key width, value width) in float32. With `strength` the update is the delta
     rule's: what the decayed state already says under the key is first taken from the value (Yang et al. 2025, equation
     10), by the triangular system of Yang et al. 2024, equations 10 and 11. Products run in the values' type as the
-    published kernels do; decays, the triangular system and the state in float32.
+    published kernels do; decays, the triangular system and the state in float32. Decays between tokens are
+    differences of sums over a chunk, with the sum's rounding: about 1e-5 of a decay where a chunk's is exp(-200).
     """
     tokens, dtype = value.shape[2], value.dtype
     count = math.ceil(tokens / CHUNK)
@@ -65,6 +66,14 @@ def decayed(
         outputs.append(within[:, :, place] @ now + entering[:, :, place] @ state.to(dtype))
         state = state * passed[:, :, place] + (leaving[:, :, place] @ now).float()
     return torch.cat(outputs, 2)[:, :, :tokens], state
+
+
+def least(by_state: float, by_pair: float, first: float, last: float) -> float:
+    """Multiply-adds of a token in the cheaper of two forms: through the state, or with each position before.
+
+    Over few tokens the second needs less, and it is what one chunk without a state does.
+    """
+    return min(by_state, by_pair * (first + last) / 2)
 
 
 def weighted_averages(

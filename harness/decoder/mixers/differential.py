@@ -31,9 +31,9 @@ class Differential(Full):
             )
         #: Equation 3: the deeper the layer, the more is taken.
         self.initial = 0.8 - 0.6 * math.exp(-0.3 * layer)
-        names = ("first_query", "first_key", "second_query", "second_key")
-        for name in names:
-            setattr(self, name, nn.Parameter(0.1 * torch.randn(self.width)))
+        self.first_query, self.first_key, self.second_query, self.second_key = (
+            nn.Parameter(0.1 * torch.randn(self.width)) for _ in range(4)
+        )
 
     def forward(self, hidden: Tensor, run: Run, slot: int) -> Tensor:
         query, key, value = self.projected(hidden, run)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import Mixer, Position, Run, linear, norm
-from harness.decoder.recurrence import ShortConvolution, decayed, log_decay_rates
+from harness.decoder.recurrence import ShortConvolution, decayed, least, log_decay_rates
 
 
 class GatedDelta(Mixer):
@@ -64,7 +64,8 @@ class GatedDelta(Mixer):
 
     def mixing(self, first: float, last: float) -> float:
         """What the state says under the key, the correction into it, and the query through it."""
-        return 3.0 * self.heads * self.key_width * self.value_width
+        by_pair = 2.0 * self.heads * (self.key_width + self.value_width)
+        return least(3.0 * self.heads * self.key_width * self.value_width, by_pair, first, last)
 
     def held_bytes(self, tokens: int, element_bytes: int) -> float:
         """A matrix a head in float32, and what the convolution looks back to."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import Mixer, Position, Run, linear, norm
-from harness.decoder.recurrence import decayed
+from harness.decoder.recurrence import decayed, least
 
 
 class Lightning(Mixer):
@@ -51,7 +51,7 @@ class Lightning(Mixer):
 
     def mixing(self, first: float, last: float) -> float:
         """A token's key and value into the matrix, and its query through it."""
-        return 2.0 * self.heads * self.width**2
+        return least(2.0 * self.heads * self.width**2, 2.0 * self.heads * self.width, first, last)
 
     def held_bytes(self, tokens: int, element_bytes: int) -> float:
         return 4.0 * self.heads * self.width**2

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import Mixer, Position, Run, linear, norm
-from harness.decoder.recurrence import ShortConvolution, decayed, log_decay_rates
+from harness.decoder.recurrence import ShortConvolution, decayed, least, log_decay_rates
 
 
 class Mamba2(Mixer):
@@ -60,7 +60,7 @@ class Mamba2(Mixer):
 
     def mixing(self, first: float, last: float) -> float:
         """Into the state and out of it; the convolution's weights count with the linear layers'."""
-        return 2.0 * self.inner * self.state_size
+        return least(2.0 * self.inner * self.state_size, self.inner + self.state_size, first, last)
 
     def held_bytes(self, tokens: int, element_bytes: int) -> float:
         """The state in float32, and what the convolution looks back to."""
