@@ -8,6 +8,7 @@ has no formula for, and follows modules as well, which makes it slow for the man
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 import time
@@ -37,7 +38,7 @@ ZERO = set(
     std_mean sum var var_mean bincount cummax cummin cumprod cumsum histc logcumsumexp
     _adaptive_avg_pool2d avg_pool2d max_pool2d_with_indices
     _fused_rms_norm _native_batch_norm_legit cudnn_batch_norm native_batch_norm native_group_norm native_layer_norm
-    _log_softmax _masked_softmax _safe_softmax _softmax
+    _log_softmax _masked_softmax _safe_softmax _softmax softplus
     _fused_dropout bernoulli exponential multinomial native_dropout normal random uniform
     binary_cross_entropy huber_loss mse_loss nll_loss nll_loss2d nll_loss2d_forward nll_loss_forward smooth_l1_loss
     _index_put_impl _to_copy _unsafe_index _unsafe_index_put _unsafe_view cat clone constant_pad_nd copy detach
@@ -243,7 +244,18 @@ def _formulas() -> dict[Any, Any]:
     def backward(_gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return attention_backward_flops(query.shape, key.shape, value.shape)
 
+    def triangular(system: Any, right: Any, *_: Any, **__: Any) -> int:
+        return right.numel() * system.shape[-1]  # half of a product's, by the zeros that the operator never reads
+
+    def convolution_backward(gradient: Any, taken: Any, weight: Any, *options: Any, **__: Any) -> int:
+        # Torch's own takes the groups of a convolution for one. The last option says which gradients are wanted.
+        transposed, wanted = options[4], options[-1]
+        places = (taken if transposed else gradient).shape
+        return 2 * places[0] * math.prod(places[2:]) * weight.numel() * sum(wanted[:2])
+
     formulas = dict(flop_registry)
+    formulas[torch.ops.aten.linalg_solve_triangular] = triangular
+    formulas[torch.ops.aten.convolution_backward] = convolution_backward
     for kernel in ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu"):
         name = f"_scaled_dot_product_{kernel}"
         formulas[getattr(torch.ops.aten, name)] = forward

@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from harness.models.closed_forms import say_forms
+
 
 def configuration(architecture: Mapping[str, Any]) -> Any:
     """The transformers configuration; ValueError for an unknown model type or field, or heads that do not divide."""
@@ -39,7 +41,7 @@ def build_empty(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return say_forms(AutoModelForCausalLM.from_config(config))
 
 
 def build(architecture: Mapping[str, Any], options: Mapping[str, Any], device: str, seed: int) -> Any:
@@ -61,7 +63,7 @@ def quantized(model: Any, options: Mapping[str, Any], device: str) -> Any:
     import torch
 
     if "quantization_config" not in options:
-        return model
+        return say_forms(model)
     loaded = type(model).from_pretrained(
         None,
         config=model.config,
@@ -74,7 +76,7 @@ def quantized(model: Any, options: Mapping[str, Any], device: str) -> Any:
     # A state dict without a checkpoint behind it is unusual: a weight that was not taken over would be random.
     if not torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight):
         raise RuntimeError("the quantizing loader did not take over the weights it was given")
-    return loaded
+    return say_forms(loaded)
 
 
 def _fields(config_class: type) -> set[str]:

@@ -16,6 +16,7 @@ from harness.models.checkpoint import (
     checkpoint_tokenizer,
     directory_hash,
 )
+from harness.models.closed_forms import say_forms
 
 
 @dataclass(frozen=True)
@@ -106,4 +107,4 @@ class HF(Model):
             device_map={"": context.device},
             **options,
         )
-        return model.eval()
+        return say_forms(model).eval()
