@@ -37,9 +37,25 @@ SMALL = {
     "prefill": ["workload.prompt_tokens=64", "workload.quality_windows=4"],
     "decode": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
     "generate": ["workload.prompt_tokens=32", "workload.new_tokens=8", "workload.quality_windows=4"],
+    "pretrain": [
+        "workload.sequence_length=64",
+        "workload.batch_tokens=512",
+        "workload.budget_tokens=4096",
+        "workload.learning_rate=0.001",
+        "workload.evaluations=2",
+        "workload.held_out_windows=4",
+    ],
+    "attention": ["workload.sequence_length=64"],
 }
 #: Stacks beside the techniques alone.
-STACKS = ("[int8,lora]", "[nf4,lora]", "[gqa,lora,gradient_checkpointing]")
+STACKS = (
+    "[int8,lora]",
+    "[nf4,lora]",
+    "[gqa,lora,gradient_checkpointing]",
+    "[moe,experts_eager]",
+    "[moe,experts_grouped]",
+    "[moe,experts_batched]",
+)
 #: The tiny model trained for a moment, so that inference has a quality to report.
 TRAINED = """defaults:
   - tiny_llama

@@ -40,7 +40,8 @@ def built(request: pytest.FixtureRequest, context_of: Callable[..., Any]) -> Any
         pytest.skip(reason)
     assert reason is None
     model = chosen.transform(context.model.load(context), context)
-    return _awake(model).eval()
+    # In double precision: rounding and thresholds inside a model turn the last bits of single precision into steps.
+    return _awake(model.double()).eval()
 
 
 def _awake(model: Any) -> Any:
@@ -110,8 +111,8 @@ def test_a_cache_holds_what_the_closed_form_says(built: Any):
     tokens, cache = ids(), new_cache(built)
     with torch.no_grad():
         built(input_ids=tokens, past_key_values=cache, use_cache=True)
-    assert reachable_bytes(cache) == pytest.approx(BATCH * forms.held_bytes(LENGTH, 4), rel=0.01)
-    assert 0 < forms.read_bytes(LENGTH, 4) <= forms.held_bytes(LENGTH, 4)
+    assert reachable_bytes(cache) == pytest.approx(BATCH * forms.held_bytes(LENGTH, 8), rel=0.01)
+    assert 0 < forms.read_bytes(LENGTH, 8) <= forms.held_bytes(LENGTH, 8)
 
 
 def test_no_more_flops_are_required_than_are_done(built: Any):

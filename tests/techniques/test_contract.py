@@ -11,7 +11,8 @@ import pytest
 
 CONF = Path(__file__).parents[2] / "conf"
 TECHNIQUES = sorted(path.stem for path in (CONF / "technique").glob("*.yaml"))
-STACKS = ["int8+lora", "nf4+lora", "gqa+lora+gradient_checkpointing"]
+EXPERTS = [f"experts_{kernel}" for kernel in ("eager", "grouped", "batched")]
+STACKS = ["int8+lora", "nf4+lora", "gqa+lora+gradient_checkpointing", *(f"moe+{name}" for name in EXPERTS)]
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 PAIRS = [(technique, workload) for technique in [*TECHNIQUES, *STACKS] for workload in WORKLOADS]
 
