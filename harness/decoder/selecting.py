@@ -60,7 +60,7 @@ class Selecting(Full):
         return self.joined(torch.cat(found, 2))
 
     def scorer(self, hidden: Tensor, query: Tensor, key: Tensor, run: Run, state: LayerState | None) -> Scorer:
-        """How blocks are scored, once what is kept for it is brought up to date; what it returns is called without gradients."""
+        """Bring up to date what is kept for scoring, and return how blocks are scored."""
         raise NotImplementedError
 
     def scoring(self, count: int) -> float:

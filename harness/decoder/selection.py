@@ -34,13 +34,13 @@ def best(scores: Tensor, first: int, size: int, count: int, *, initial: int = 0,
     """The `count` blocks of highest score (batch, groups or 1, queries, blocks), for queries from position `first` on.
 
     The `initial` first blocks and the `local` last ones, the query's own among them, are chosen whatever their score. A
-    block that begins after the query never is.
+    block that begins after the query never is. Which of equal scores wins is the machine's affair: scorers give none.
     """
     queries, blocks = scores.shape[2:]
     own = torch.arange(first, first + queries, device=scores.device)[:, None] // size
     block = torch.arange(blocks, device=scores.device)
     always = (block < initial) | (own - block < local)
-    scores = scores.float().masked_fill(always, torch.inf).masked_fill(block > own, -torch.inf)
+    scores = scores.masked_fill(always, torch.inf).masked_fill(block > own, -torch.inf)
     found = scores.topk(min(count, blocks), -1)
     return Chosen(found.indices, found.values > -torch.inf, size)
 
@@ -111,7 +111,7 @@ def _copied(query: Tensor, key: Tensor, value: Tensor, chosen: Chosen, first: in
 
 
 def in_runs(function: Callable[[int, int], Tensor], queries: int, bytes_each: int) -> Tensor:
-    """`function(begin, end)` for runs of queries whose temporaries stay below `SCRATCH_BYTES`, joined along dimension 2.
+    """`function(begin, end)` for runs of queries, joined along dimension 2; a run's temporaries fit `SCRATCH_BYTES`.
 
     Where there are several runs, the backward pass computes each anew, so that training keeps the temporaries of one.
     """
@@ -136,10 +136,10 @@ def softmax_over(scores: Tensor, seen: Tensor) -> Tensor:
 
 
 def around_blocks(scores: Tensor, blocks: int, length: int, stride: int, size: int) -> Tensor:
-    """Of scores of windows of `length` tokens, one every `stride`, those of the windows that touch each block of `size`.
+    """Scores of windows of `length` tokens, one every `stride`: those of the windows that touch each block of `size`.
 
-    (..., windows) to (..., blocks, size / stride + length / stride - 1), zero where there is no such window. The windows
-    that touch a block begin less than `length` before it and before its end.
+    (..., windows) to (..., blocks, size / stride + length / stride - 1), zero where there is no such window. The
+    windows that touch a block begin less than `length` before it and before its end.
     """
     before, each = length // stride - 1, size // stride
     after = blocks * each - scores.shape[-1]

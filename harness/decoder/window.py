@@ -12,8 +12,8 @@ from harness.decoder.attention import attend
 def attend_window(query: Tensor, key: Tensor, value: Tensor, window: int, backend: str = "sdpa") -> Tensor:
     """As `attend`, of queries that see themselves and the `window` - 1 positions before them.
 
-    A long run of queries is cut into blocks as long as the window; each sees its own keys and those of the block before,
-    under one mask for all. So time and memory grow with the window, and no query is a step of a loop.
+    A long run of queries is cut into blocks as long as the window; each sees its own keys and those of the block
+    before, under one mask for all. So time and memory grow with the window, and no query is a step of a loop.
     """
     groups, queries, known = key.shape[1], query.shape[2], key.shape[2] - query.shape[2]
     start = min(queries, window)

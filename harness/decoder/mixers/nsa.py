@@ -45,10 +45,10 @@ class Compressor(nn.Module):
 class NSA(Full):
     """The gated sum of attention to compressed blocks, to selected blocks and to a sliding window.
 
-    Source: Yuan et al. 2025 (Native Sparse Attention, arXiv 2502.11089), section 3; equation numbers are the
-    paper's. Each branch has keys and values of its own. Blocks of `length` tokens, one every `stride`, are compressed to
-    one key and value each (7), and a query attends to those that it has wholly behind it. The probabilities of that attention (8)
-    are added up over the compressed blocks that touch each block of `size` tokens (9) and over the heads of a group
+    Source: Yuan et al. 2025 (Native Sparse Attention, arXiv 2502.11089), section 3; equation numbers are the paper's.
+    Each branch has keys and values of its own. Blocks of `length` tokens, one every `stride`, are compressed to one key
+    and value each (7), and a query attends to those that it has wholly behind it. The probabilities of that attention
+    (8) are added up over the compressed blocks that touch each block of `size` tokens (9) and over the heads of a group
     (10), and the `count` best blocks are selected (11, 12), the first and the last two always. The window sees `window`
     positions. A gate for each head and branch, a sigmoid of a linear map of the hidden state, weighs the three (5).
 
@@ -58,9 +58,9 @@ class NSA(Full):
     compressed keys and are refused.
 
     The cache keeps keys and values of the selected branch whole, the compressed ones, the tokens that wait for their
-    block to be complete, and the last `window` - 1 of the window's branch. Queries come in runs whose masks, scores
-    and copies take at most `SCRATCH_BYTES` (128 MiB), a single query's if that is more; training with several runs computes each
-    twice. It is slow here in that a prompt's selected keys are masked or copied together, whichever moves less
+    block to be complete, and the last `window` - 1 of the window's branch. Queries come in runs whose masks, scores and
+    copies take at most `SCRATCH_BYTES` (128 MiB), a single query's if that is more; training with several runs computes
+    each twice. It is slow here in that a prompt's selected keys are masked or copied together, whichever moves less
     (`copying_pays`), where the paper's kernel reads each selected block once for all heads of a group.
     """
 

@@ -28,8 +28,8 @@ def strides(stride: int, length: int, size: int) -> None:
 class NativeSparse(PartTechnique):
     """Attention to compressed blocks, to the best blocks and to a window, weighed by learned gates.
 
-    Source: Yuan et al. 2025 (NSA), section 3. The paper's sizes (section 4.1): `length` 32, `stride` 16, `block_size` 64,
-    `blocks` 16 (of which the first and the last two always), `window` 512, with 64 heads in 4 groups.
+    Source: Yuan et al. 2025 (NSA), section 3. The paper's sizes (section 4.1): `length` 32, `stride` 16,
+    `block_size` 64, `blocks` 16 (of which the first and the last two always), `window` 512, with 64 heads in 4 groups.
     """
 
     length: int = 8
@@ -101,8 +101,8 @@ class BlockTopK(PartTechnique):
 class InfLLM(PartTechnique):
     """InfLLM v2: the first, the last and the best blocks, scored by averaged stretches of keys; no new weights.
 
-    Source: MiniCPM4, section 2. Its sizes: `length` 32, `stride` 16, `block_size` 64, `initial_blocks` 1, `local_blocks` 32
-    (a window of 2048 tokens), `dense_below` 8192. `blocks` counts all that a query sees.
+    Source: MiniCPM4, section 2. Its sizes: `length` 32, `stride` 16, `block_size` 64, `initial_blocks` 1,
+    `local_blocks` 32 (a window of 2048 tokens), `dense_below` 8192. `blocks` counts all that a query sees.
     """
 
     length: int = 4
