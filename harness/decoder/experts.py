@@ -102,7 +102,7 @@ def grouped(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 
 def _has_kernel(rows: Tensor, weights: Tensor) -> bool:
     """Its tensor's rows must lie 16 bytes apart or a multiple; its GPU must be an Ampere or later."""
-    if not hasattr(torch, "_grouped_mm") or rows.dtype != weights.dtype:
+    if not hasattr(torch, "_grouped_mm") or rows.dtype != weights.dtype or rows.dtype == torch.float64:
         return False
     if any(width * rows.element_size() % 16 for width in weights.shape[1:]):
         return False
