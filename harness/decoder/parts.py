@@ -27,7 +27,12 @@ class LayerState:
 
     def update(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append (batch, key-value heads, tokens, width) each; return all of the sequence."""
-        return self.cache.update(key, value, self.slot)
+        tokens = key.shape[2]
+        key, value = self.cache.update(key, value, self.slot)
+        if not self.cache.is_compileable:
+            return key, value
+        seen = getattr(self.cache, SEEN, 0) + tokens  # a static cache returns all that it has room for
+        return key[:, :, :seen], value[:, :, :seen]
 
     @property
     def extras(self) -> dict[str, Any]:

@@ -81,6 +81,6 @@ def _caches(owners: Owners) -> float | str:
         if kind not in ("DynamicCache", "StaticCache"):
             return f"no formula here for {kind}"
         if filled:
-            tokens = filled[0].max_cache_len if kind == "StaticCache" else cache.get_seq_length()
+            tokens = filled[0].max_cache_len if kind == "StaticCache" else filled[0].get_seq_length()
             total += forms.held_bytes(tokens, configs[0].dtype.itemsize) * filled[0].keys.shape[0]
     return total or "the cache is empty"

@@ -18,7 +18,8 @@ from harness.machine.gpu import gpu_facts, nvml, nvml_handle
 from harness.machine.measured_roofs import MeasuredRoofs, Rate, device_key
 from harness.meters.kernels import Kernel, memory, products
 from harness.meters.roofs import roof_of
-from harness.run.measure import Timings, make_clock, sampling
+from harness.run.measure import Timings, make_clock
+from harness.run.sampling import sampling
 from harness.stats.quantiles import quantile
 
 WARMUP_CALLS = 3

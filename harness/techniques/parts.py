@@ -16,7 +16,10 @@ class PartTechnique(Technique):
         raise NotImplementedError
 
     def skip_reason(self, context: Context) -> str | None:
-        """Needs an architecture that has a twin."""
+        """Needs an architecture that has a twin, and its places for itself."""
+        for other in context.techniques:
+            if isinstance(other, PartTechnique) and other != self and (shared := other.parts().keys() & self.parts()):
+                return f"{type(other).__name__} replaces the {' and the '.join(sorted(shared))} too; stack one of them"
         return no_twin(context.model.architecture_facts(()))
 
     def configure(self, architecture: dict[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,13 @@ class InferenceSession(Session):
         meaningful = self.quality_is_meaningful()
         return {
             **self.text.facts,
-            "cache": None if self.cache is None else type(self.cache).__name__,
+            "cache": type(self.cache).__name__ if _is_used(self.cache) else None,
             "quality_basis": "held-out loss of text that follows a cached half"
             if meaningful
             else "none: random weights predict nothing",
         }
+
+
+def _is_used(cache: Any) -> bool:
+    """Whether any layer keeps keys in it: some mixers keep states of their own instead, whatever the cache's kind."""
+    return any(getattr(layer, "keys", None) is not None for layer in getattr(cache, "layers", ()))

@@ -91,7 +91,7 @@ def test_memory_of_a_long_sequence_grows_with_the_window(monkeypatch: pytest.Mon
         shapes.append(query.shape[0] * query.shape[2] * key.shape[2])
         return given(query, key, value, **options)
 
-    monkeypatch.setattr("harness.decoder.mixers.window.attend", watched)
+    monkeypatch.setattr("harness.decoder.window.attend", watched)
     config = DecoderConfig(hidden_size=32, num_attention_heads=4)
     config._attn_implementation = "sdpa"
     mixer = Window(config, 0, Rope(config), 16)

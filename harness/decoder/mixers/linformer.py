@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from harness.decoder.attention import attend, causal
 from harness.decoder.configuration import DecoderConfig
-from harness.decoder.contexts import mean_over
 from harness.decoder.mixers.full import Full
 from harness.decoder.parts import Position, Run
+from harness.decoder.sums import mean_over
 
 
 class Slots(nn.Module):
@@ -95,7 +95,7 @@ class Linformer(Full):
         return mixed.flatten(3, 4).flatten(1, 2)[:, :, known - tokens : known]
 
     def mixing(self, first: float, last: float) -> float:
-        def total(contexts: float) -> float:
+        def total(contexts: int) -> float:
             blocks, rest = divmod(contexts, self.block)
             exact = blocks * self.block * (self.block + 1) / 2 + rest * (rest + 1) / 2
             return exact + self.slots * (self.block * blocks * (blocks - 1) / 2 + rest * blocks)

@@ -106,7 +106,7 @@ class NSA(Full):
         if state is not None:
             key, value = _joined(state, "window", key, value)
             _keep(state, "window", key, value, max(0, key.shape[2] - self.window + 1))
-        return attend_window(query, key, value, self.window, self.backend)
+        return attend_window(query, key, value, self.window, backend=self.backend)
 
     def _compressed(self, hidden: Tensor, run: Run, state: LayerState | None) -> tuple[Tensor, Tensor]:
         """Keys and values of all blocks that are complete, (batch, groups, blocks, width)."""

@@ -22,7 +22,7 @@ class Checkpointing(Technique):
     def skip_reason(self, context: Context) -> str | None:
         """Only backpropagation keeps activations."""
         if "optimizer" not in context.workload.moments:
-            return "this workload has no backward pass"
+            return "this workload takes no training step"
         return None
 
     def transform(self, model: Any, context: Context) -> Any:

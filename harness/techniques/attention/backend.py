@@ -84,7 +84,8 @@ class Flash2(Backend):
 def _goes_backward(context: Context) -> bool:
     """Whether a step computes gradients by backpropagation."""
     replaced = any("training_step" in moments(technique) for technique in context.techniques)
-    return "optimizer" in context.workload.moments and not replaced
+    trains = "optimizer" in context.workload.moments and not replaced
+    return trains or bool(getattr(context.workload, "backward", False))
 
 
 def _own_parts(context: Context) -> str | None:

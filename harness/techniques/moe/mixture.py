@@ -18,6 +18,8 @@ class Mixture(Technique):
 
     experts: int = 8
     experts_per_token: int = 2
+    #: Weight of the load-balancing loss.
+    balance: float = 0.01
 
     family: ClassVar = "moe"
     paper: ClassVar = "Mixtral, arXiv 2401.04088"
@@ -47,3 +49,10 @@ class Mixture(Technique):
             "num_experts_per_tok": self.experts_per_token,
             "sliding_window": None,
         }
+
+    def transform(self, model: Any, context: Context) -> Any:
+        """While training, the load-balancing loss is added (section 3.1 of Switch, arXiv 2101.03961): without it a
+        router soon sends all tokens to the same experts. Inference does not pay for its terms."""
+        model.config.output_router_logits = "optimizer" in context.workload.moments
+        model.config.router_aux_loss_coef = self.balance
+        return model
