@@ -11,7 +11,7 @@ quickstart: environment ## environment, a real sweep of 45 trials, a leaderboard
 	$(BIN)/harness report
 
 test: environment ## every test; needs no GPU and no network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: environment
 	$(BIN)/ruff check .

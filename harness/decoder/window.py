@@ -28,7 +28,8 @@ def attend_window(
     # Queries that nobody asked stand before the first one, so that queries and keys start at one place.
     query = functional.pad(query, (0, 0, known - tokens, -known % window))
     key, value = (functional.pad(part, (0, 0, 0, -known % window)) for part in (key, value))
-    first = _at_once(*(part[:, :, :window] for part in (query, key, value)), window, bias, backend)
+    begin = slice(None, window)
+    first = _at_once(query[:, :, begin], key[:, :, begin], value[:, :, begin], window, bias, backend)
     query, key, value = (part.unflatten(2, (-1, window)).transpose(1, 2) for part in (query, key, value))
     pairs = [torch.cat([part[:, :-1], part[:, 1:]], 3).flatten(0, 1) for part in (key, value)]
     allowed, added = _seen(window, 2 * window, window, query.device), bias and bias(window, 2 * window)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 CONF = Path(__file__).parents[2] / "conf"
-TECHNIQUES = sorted(path.stem for path in (CONF / "technique").glob("*.yaml"))
+#: Compiles a kernel for half a minute in each trial; `test_backends.py` runs it in one process.
+SLOW = {"attention_flex"}
+TECHNIQUES = sorted({path.stem for path in (CONF / "technique").glob("*.yaml")} - SLOW)
 EXPERTS = [f"experts_{kernel}" for kernel in ("eager", "grouped", "batched")]
 STACKS = ["int8+lora", "nf4+lora", "gqa+lora+gradient_checkpointing", *(f"moe+{name}" for name in EXPERTS)]
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
@@ -47,9 +49,10 @@ def test_the_baseline_is_measured_on_every_workload_and_changes_nothing(contract
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_every_technique_is_measured_somewhere(technique: str, contract: Rows):
     reasons = {contract[technique, workload]["reason"] for workload in WORKLOADS}
-    assert any(contract[technique, workload]["status"] == "ok" for workload in WORKLOADS) or any(
-        "not installed" in (reason or "") for reason in reasons
-    ), reasons
+    if any(contract[technique, workload]["status"] == "ok" for workload in WORKLOADS):
+        return
+    stacked = [row for (name, _), row in contract.items() if technique in name.split("+")[1:]]
+    assert any(row["status"] == "ok" for row in stacked) or any("not installed" in str(why) for why in reasons), reasons
 
 
 def measured(contract: Rows, technique: str, workload: str) -> dict[str, Any]:
