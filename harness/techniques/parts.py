@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.interfaces import Context, Technique
 from harness.techniques.twin import no_twin, with_part
@@ -10,6 +10,8 @@ from harness.techniques.twin import no_twin, with_part
 
 class PartTechnique(Technique):
     """Replaces one part of the model's twin (`harness.decoder`); subclasses say which by `parts`."""
+
+    library: ClassVar = "this harness"
 
     def parts(self) -> dict[str, Any]:
         """Place to part, such as {"mixer": {"kind": "linformer", "rank": 64}}."""

@@ -237,7 +237,7 @@ def test_with_everything_selected_it_is_full_attention(name: str, attention: str
         torch.testing.assert_close(mixed(mixer, hidden), expected)
         mixer.whole = 0
         for copies in (True, False):
-            monkeypatch.setattr("harness.decoder.selecting.copying_pays", lambda *_, copies=copies: copies)
+            monkeypatch.setattr("harness.decoder.sparse_mixer.copying_pays", lambda *_, copies=copies: copies)
             torch.testing.assert_close(mixed(mixer, hidden), expected)
 
 

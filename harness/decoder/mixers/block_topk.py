@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import LayerState, Position, Run
-from harness.decoder.selecting import Scorer, Selecting, pooled
+from harness.decoder.sparse_mixer import Scorer, Selecting, pooled
 from harness.decoder.sums import sum_of_quotients
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import LayerState, Position, Run, linear, norm
-from harness.decoder.selecting import Scorer, Selecting
 from harness.decoder.selection import best, in_runs, mask_of, softmax_over
+from harness.decoder.sparse_mixer import Scorer, Selecting
 from harness.decoder.sums import sum_of_contexts
 
 #: Added per position, so that the later of two tokens with no score at all is chosen whatever the machine sorts first;

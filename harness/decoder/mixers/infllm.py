@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.parts import LayerState, Position, Run
-from harness.decoder.selecting import Scorer, Selecting, pooled
 from harness.decoder.selection import around_blocks, softmax_over
+from harness.decoder.sparse_mixer import Scorer, Selecting, pooled
 from harness.decoder.sums import sum_of_windows, windows_within
 
 #: The best stretch of two neighbouring blocks may be the one that lies in both. This much more per block lets the later

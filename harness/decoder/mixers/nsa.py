@@ -12,8 +12,8 @@ from torch.nn import functional
 from harness.decoder.configuration import DecoderConfig
 from harness.decoder.mixers.full import Full
 from harness.decoder.parts import LayerState, Position, Run, linear
-from harness.decoder.selecting import kept_of_chosen
 from harness.decoder.selection import around_blocks, attend_chosen, best, copying_pays, in_runs, softmax_over
+from harness.decoder.sparse_mixer import kept_of_chosen
 from harness.decoder.sums import mean_over, sum_of_chosen, sum_of_minima, sum_of_windows, windows_within
 from harness.decoder.window import attend_window
 

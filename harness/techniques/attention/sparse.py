@@ -40,7 +40,7 @@ class NativeSparse(PartTechnique):
 
     family: ClassVar = "attention"
     paper: ClassVar = "NSA, arXiv 2502.11089"
-    library: ClassVar = "harness.decoder"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         at_least(1, stride=self.stride, length=self.length, block_size=self.block_size, window=self.window)
@@ -65,7 +65,7 @@ class IndexedTopK(PartTechnique):
 
     family: ClassVar = "attention"
     paper: ClassVar = "DeepSeek-V3.2, arXiv 2512.02556"
-    library: ClassVar = "harness.decoder"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         at_least(1, **asdict(self))
@@ -87,7 +87,7 @@ class BlockTopK(PartTechnique):
 
     family: ClassVar = "attention"
     paper: ClassVar = "Kinetics, arXiv 2506.05333"
-    library: ClassVar = "harness.decoder"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         at_least(1, **asdict(self))
@@ -115,7 +115,7 @@ class InfLLM(PartTechnique):
 
     family: ClassVar = "attention"
     paper: ClassVar = "MiniCPM4 (InfLLM v2), arXiv 2506.07900"
-    library: ClassVar = "harness.decoder"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         at_least(0, initial_blocks=self.initial_blocks, dense_below=self.dense_below)

@@ -27,7 +27,7 @@ class FineGrained(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "DeepSeekMoE, arXiv 2401.06066"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)

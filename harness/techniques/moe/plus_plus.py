@@ -29,7 +29,7 @@ class PlusPlus(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "MoE++, arXiv 2410.07348"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)

@@ -26,7 +26,7 @@ class PreAttentionRouter(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "SmallThinker, arXiv 2507.20984"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)

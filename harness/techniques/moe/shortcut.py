@@ -25,7 +25,7 @@ class Shortcut(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "LongCat-Flash, arXiv 2509.01322; ScMoE, arXiv 2404.05019"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)

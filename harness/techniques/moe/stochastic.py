@@ -22,7 +22,7 @@ class Stochastic(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "THOR, arXiv 2110.04260"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         if self.experts < 2:

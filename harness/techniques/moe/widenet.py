@@ -25,7 +25,7 @@ class WideNet(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "WideNet, arXiv 2107.11817"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)

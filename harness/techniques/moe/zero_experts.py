@@ -28,7 +28,7 @@ class ZeroExperts(ExpertsTechnique):
 
     family: ClassVar = "moe"
     paper: ClassVar = "LongCat-Flash, arXiv 2509.01322"
-    library: ClassVar = "harness"
+    library: ClassVar = "this harness"
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token)
