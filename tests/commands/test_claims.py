@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from harness.cli import main
 from harness.commands.claims import WIDTH, read_claims, show
 from harness.errors import UserError
+from harness.plan.config import config_folder
 from harness.report.claims import Claim, Judgement, judged
 from harness.report.frame import NUMBERS, frame_of, newest
 from harness.report.ranks import ASSUMED_SCATTER
@@ -339,3 +340,9 @@ def row_of_claim() -> Callable[[str], Judgement]:
         return Judgement(Claim("X", "paper", words, untestable=words), "untestable", words, [])
 
     return make
+
+
+def test_claims_name_techniques_that_there_are():
+    known = {path.stem for path in (config_folder() / "technique").glob("*.yaml")}
+    named = {name for claim in read_claims() if not claim.untestable for name in (claim.a, claim.b)}
+    assert {part for name in named for part in name.split("+")} <= known

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from transformers import StaticCache
 
 from harness.models.architecture import build, configuration
 from harness.run.closed_forms import forms_of
@@ -90,3 +91,14 @@ def test_layers_take_parts_in_turn():
 )
 def test_an_architecture_without_a_twin_says_why(change: dict[str, Any], said: str):
     assert said in str(no_twin({**TINY, **change}))
+
+
+def test_a_static_cache_changes_nothing():
+    options = {"dtype": "float32", "attn_implementation": "sdpa"}
+    model = build(with_part({**TINY, "num_key_value_heads": 2}, "mixer", {"kind": "full"}), options, "cpu", 1)
+    tokens, cache = torch.randint(0, 256, (2, 30)), StaticCache(config=model.config, max_cache_len=48)
+    parts = [tokens[:, :20], *tokens[:, 20:].split(1, 1)]
+    with torch.no_grad():
+        whole = model(tokens).logits
+        found = [model(part, past_key_values=cache, use_cache=True).logits for part in parts]
+    assert torch.allclose(whole, torch.cat(found, 1), atol=1e-5)

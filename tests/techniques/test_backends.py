@@ -67,3 +67,12 @@ def test_flash_attention_says_what_it_lacks(context_of: Contexts, monkeypatch: p
     assert Flash2().skip_reason(context) is None
     context = dataclasses.replace(context, techniques=(SlidingWindow(), Flash2(), Half()))
     assert "made of parts" in str(Flash2().skip_reason(context))
+
+
+def test_flex_attention_computes_what_fused_attention_does(context_of: Contexts):
+    tokens = torch.randint(0, 256, (2, 40))
+    models = [context.model.load(context) for context in (context_of(), context_of(Flex()))]
+    assert models[1].config._attn_implementation == "flex_attention"
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling the kernel takes half a minute
+        fused, flex = (model(tokens).logits for model in models)
+    assert torch.allclose(fused, flex, atol=1e-4)
