@@ -10,8 +10,9 @@ quickstart: environment ## environment, a real sweep of 45 trials, a leaderboard
 	$(BIN)/harness run sweep=quickstart
 	$(BIN)/harness report
 
+# One thread a process: tests and the trials that they start run beside each other.
 test: environment ## every test; needs no GPU and no network
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: environment
 	$(BIN)/ruff check .

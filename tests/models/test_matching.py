@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.interfaces import Model, Technique
+from harness.interfaces import Model, Technique, moments
 from harness.models.matching import TOLERANCE, Matching, nearest, resized, size_of
 from harness.models.trained import Trained
-from harness.plan.building import skip_reason
+from harness.plan.building import make, make_part, skip_reason
+from harness.plan.config import config_folder
 from harness.run.costs import cost_columns, costs_of
 from harness.techniques.attention.grouped_query import GroupedQuery
 from harness.techniques.moe.mixture import Mixture
@@ -209,3 +212,21 @@ def test_one_search_serves_a_process(context_of: Callable[..., Any], monkeypatch
     first = context.match.found()
     monkeypatch.setattr(Matching, "_quantity", lambda *_: pytest.fail("searched again"))
     assert matched(context_of, "parameters", GQA, rms_norm_eps=2e-5).match.found() == first
+
+
+#: Its width moves by whole heads, which are half of what there is at this size; a layer is less.
+BY_DEPTH = {"mamba2"}
+#: One number more for each of 32 experts is a twentieth of the tiny model, so that the nearest lies 1.5% off.
+COARSE = {"moe_fine", "moe_shared"}
+
+
+@pytest.mark.parametrize("path", sorted((config_folder() / "technique").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_architecture_can_have_the_baselines_parameters(path: Path, context_of: Callable[..., Any]):
+    technique = make("technique", make_part("technique", path.stem, yaml.safe_load(path.read_text())))
+    if "configure" not in moments(technique):
+        pytest.skip("changes no architecture")
+    found = matched(context_of, "parameters", technique).match.found()
+    assert found is not None
+    assert found.near or path.stem in COARSE, found
+    assert found.share == pytest.approx(1, abs=0.02), found
+    assert (found.field == "num_hidden_layers") == (path.stem in BY_DEPTH), found

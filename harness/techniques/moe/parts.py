@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.interfaces import Context, Technique
 from harness.techniques.twin import no_twin, with_part
 
 
 class ExpertsTechnique(Technique):
-    """Replaces the twin's dense feed-forward layers by experts whose width is a part of the dense one's."""
+    """Replaces the twin's dense feed-forward layers by experts whose width is a part of the dense one's.
+
+    To equal a baseline in size, the experts become narrower or wider, not the dense layer that they were cut from.
+    """
+
+    width_field: ClassVar[str | tuple[str, ...]] = "feed_forward.width"
 
     def divisor(self) -> int:
         """What the dense layer's width must divide by."""

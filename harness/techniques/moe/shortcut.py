@@ -26,6 +26,7 @@ class Shortcut(ExpertsTechnique):
     family: ClassVar = "moe"
     paper: ClassVar = "LongCat-Flash, arXiv 2509.01322; ScMoE, arXiv 2404.05019"
     library: ClassVar = "this harness"
+    width_field: ClassVar = ("feed_forward.width", "block.dense_width")
 
     def __post_init__(self) -> None:
         check_places(self.experts, self.experts_per_token, self.balance)
