@@ -79,7 +79,7 @@ def mixed(mixer: Mixer, hidden: Any) -> Any:
 @pytest.fixture(params=["masked", "copied", "copied in short runs", "masked in short runs"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the two ways to attend to what is chosen, with all queries at once and with a few."""
-    for module in ("selecting", "mixers.nsa"):
+    for module in ("sparse_mixer", "mixers.nsa"):
         monkeypatch.setattr(f"harness.decoder.{module}.copying_pays", lambda *_: "copied" in request.param)
     if "short" in request.param:
         monkeypatch.setattr(selection, "SCRATCH_BYTES", 2**16)
@@ -245,7 +245,7 @@ def test_with_everything_selected_it_is_full_attention(name: str, attention: str
 def test_the_ways_agree_in_gradients_too(name: str, monkeypatch: pytest.MonkeyPatch):
     found = []
     for copies, scratch in ((False, 2**27), (True, 2**27), (True, 2**15), (False, 2**15)):
-        for module in ("selecting", "mixers.nsa"):
+        for module in ("sparse_mixer", "mixers.nsa"):
             monkeypatch.setattr(f"harness.decoder.{module}.copying_pays", lambda *_, copies=copies: copies)
         monkeypatch.setattr(selection, "SCRATCH_BYTES", scratch)
         mixer, run = mixer_of(PARTS[name]).train(), run_of(0, 45, training=True)

@@ -28,7 +28,8 @@ SDPA = {"dtype": "float32", "attn_implementation": "sdpa"}
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_window_is_that_of_mistral(attention: str):
-    options, tokens = {**SDPA, "attn_implementation": attention}, torch.randint(0, 256, (2, 50))
+    # `generate` takes 0 for padding, which transformers' class masks.
+    options, tokens = {**SDPA, "attn_implementation": attention}, torch.randint(1, 256, (2, 50))
     shape = {**TINY, "model_type": "mistral", "num_key_value_heads": 2, "initializer_range": 0.1}
     theirs = build({**shape, "sliding_window": 8}, options, "cpu", 0)
     ours = build(SlidingWindow(8).configure({**shape, "sliding_window": None}), options, "cpu", 1)
