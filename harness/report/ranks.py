@@ -11,10 +11,8 @@ from harness.report.frame import BOARD
 from harness.report.metrics import LATENCY, MEMORY, high_column, low_column, ratio_column
 from harness.report.ratios import BY_SEED
 from harness.report.wording import missing
-from harness.stats.separation import separations
+from harness.stats.separation import ASSUMED_SCATTER, separations
 
-#: Between processes, as a standard deviation of the logarithm: assumed where fewer than three runs show it.
-ASSUMED_SCATTER = 0.05
 #: Peaks of memory hardly vary between runs; below this share a difference is not worth a choice.
 ASSUMED_MEMORY_SCATTER = 0.002
 MEMORY_MARGIN = 0.01

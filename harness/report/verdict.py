@@ -9,9 +9,8 @@ import pandas as pd
 from harness.report.boards import Board
 from harness.report.findings import CHEAPEST, FASTEST, LEANEST, Finding, Question, answer, best_quality
 from harness.report.metrics import ratio_column
-from harness.report.ranks import ASSUMED_SCATTER
 from harness.report.wording import plural
-from harness.stats.separation import MEASURED_FROM
+from harness.stats.separation import ASSUMED_SCATTER, MEASURED_FROM
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,7 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from harness.stats import student
-from harness.stats.separation import FAMILY_LEVEL, MEASURED_FROM
-
-#: Of the logarithm between two processes: assumed where fewer than three pairs show it.
-ASSUMED_SCATTER = 0.05
+from harness.stats.separation import ASSUMED_SCATTER, FAMILY_LEVEL, MEASURED_FROM
 
 
 @dataclass(frozen=True)

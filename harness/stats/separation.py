@@ -13,6 +13,8 @@ from harness.stats.pairs import holm
 FAMILY_LEVEL = 0.05
 #: From this many common repeats on their own scatter is trusted; two say next to nothing of it.
 MEASURED_FROM = 3
+#: Between processes, as a standard deviation of the logarithm: assumed where fewer than three runs show it.
+ASSUMED_SCATTER = 0.05
 
 
 def separations(values: Sequence[Mapping[float, float]], scatters: Sequence[float]) -> list[list[int]]:

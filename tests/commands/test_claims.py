@@ -20,10 +20,9 @@ from harness.errors import UserError
 from harness.plan.config import config_folder
 from harness.report.claims import Claim, Judgement, judged
 from harness.report.frame import NUMBERS, frame_of, newest
-from harness.report.ranks import ASSUMED_SCATTER
 from harness.rows.schema import flatten, schema_of
 from harness.rows.store import Results, write_row
-from harness.stats.separation import separations
+from harness.stats.separation import ASSUMED_SCATTER, separations
 
 CONF = Path(__file__).parents[2] / "conf"
 LATENCY, MEMORY, QUALITY = "latency_p50_seconds", "peak_allocated_bytes", "quality_bits_per_byte"

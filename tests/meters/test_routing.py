@@ -29,6 +29,20 @@ SMALL = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
 }
+#: DeepSeek-V2's and V3's sizes have the same names.
+DEEPSEEK = {
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 16,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+}
 MIXTURES: dict[str, dict[str, Any]] = {
     "mixtral": {"intermediate_size": 24, "num_local_experts": 6, "num_experts_per_tok": 2},
     "olmoe": {"intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 3},
@@ -39,32 +53,8 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "num_experts": 6,
         "num_experts_per_tok": 2,
     },
-    "deepseek_v2": {
-        "moe_intermediate_size": 24,
-        "n_routed_experts": 6,
-        "num_experts_per_tok": 2,
-        "n_group": 1,
-        "topk_group": 1,
-        "first_k_dense_replace": 1,
-        "kv_lora_rank": 16,
-        "q_lora_rank": None,
-        "qk_nope_head_dim": 16,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 16,
-    },
-    "deepseek_v3": {
-        "moe_intermediate_size": 24,
-        "n_routed_experts": 6,
-        "num_experts_per_tok": 2,
-        "n_group": 1,
-        "topk_group": 1,
-        "first_k_dense_replace": 1,
-        "kv_lora_rank": 16,
-        "q_lora_rank": None,
-        "qk_nope_head_dim": 16,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 16,
-    },
+    "deepseek_v2": DEEPSEEK,
+    "deepseek_v3": DEEPSEEK,
 }
 OPTIONS = {"dtype": "float32", "attn_implementation": "sdpa"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness.interfaces import Context, Technique
@@ -37,6 +38,37 @@ class ExpertsTechnique(Technique):
         for place, part in self.parts(architecture["intermediate_size"]).items():
             architecture = with_part(architecture, place, part)
         return architecture
+
+
+@dataclass(frozen=True)
+class RoutedExperts(ExpertsTechnique):
+    """`experts`, each 1/experts_per_token as wide as the dense layer; a router sends a token to `experts_per_token`."""
+
+    experts: int = 8
+    experts_per_token: int = 2
+    #: Weight of the load-balancing loss.
+    balance: float = 0.01
+
+    family: ClassVar = "moe"
+    library: ClassVar = "this harness"
+
+    def __post_init__(self) -> None:
+        check_places(self.experts, self.experts_per_token, self.balance)
+
+    def divisor(self) -> int:
+        """Experts that a token visits."""
+        return self.experts_per_token
+
+    def mixture(self, width: int, **options: Any) -> dict[str, Any]:
+        """The feed-forward layer in place of a dense one of `width`, with further options of its kind."""
+        return {
+            "kind": "mixture",
+            "experts": self.experts,
+            "experts_per_token": self.experts_per_token,
+            "width": width // self.experts_per_token,
+            "balance": self.balance,
+            **options,
+        }
 
 
 def check_places(experts: int, experts_per_token: int, balance: float = 0.0) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.techniques.moe.parts import ExpertsTechnique, check_places
+from harness.techniques.moe.parts import RoutedExperts
 
 
 @dataclass(frozen=True)
-class PreAttentionRouter(ExpertsTechnique):
+class PreAttentionRouter(RoutedExperts):
     """A mixture whose router reads attention's normalized input, and whose experts gate by ReLU, which makes them
     sparse inside.
 
@@ -20,32 +20,9 @@ class PreAttentionRouter(ExpertsTechnique):
     does to quality. The paper's smaller model has 32 experts, 4 of them chosen. Source: Song et al. 2025, section 2.
     """
 
-    experts: int = 8
-    experts_per_token: int = 2
-    balance: float = 0.01
-
-    family: ClassVar = "moe"
     paper: ClassVar = "SmallThinker, arXiv 2507.20984"
-    library: ClassVar = "this harness"
-
-    def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token, self.balance)
-
-    def divisor(self) -> int:
-        """Experts that a token visits."""
-        return self.experts_per_token
 
     def parts(self, width: int) -> dict[str, Any]:
         """The feed-forward layer."""
-        part = {
-            "kind": "mixture",
-            "experts": self.experts,
-            "experts_per_token": self.experts_per_token,
-            "width": width // self.divisor(),
-            "scores": "sigmoid",
-            "normalized": True,
-            "balance": self.balance,
-            "activation": "relu",
-            "early": True,
-        }
-        return {"feed_forward": part}
+        router = {"scores": "sigmoid", "normalized": True, "early": True}
+        return {"feed_forward": self.mixture(width, activation="relu", **router)}

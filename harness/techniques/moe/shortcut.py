@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from harness.interfaces import Context
-from harness.techniques.moe.parts import ExpertsTechnique, check_places
+from harness.techniques.moe.parts import RoutedExperts
 
 
 @dataclass(frozen=True)
-class Shortcut(ExpertsTechnique):
+class Shortcut(RoutedExperts):
     """Layers in pairs: two attentions and two dense layers, each half as wide as before, and one mixture from the
     middle of the first to the end of the second (LongCat-Flash, section 2.2; ScMoE).
 
@@ -19,17 +19,8 @@ class Shortcut(ExpertsTechnique):
     ones, so that the connection is all that differs from `moe` in kind.
     """
 
-    experts: int = 8
-    experts_per_token: int = 2
-    balance: float = 0.01
-
-    family: ClassVar = "moe"
     paper: ClassVar = "LongCat-Flash, arXiv 2509.01322; ScMoE, arXiv 2404.05019"
-    library: ClassVar = "this harness"
     width_field: ClassVar = ("feed_forward.width", "block.dense_width")
-
-    def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token, self.balance)
 
     def skip_reason(self, context: Context) -> str | None:
         """Needs layers that make pairs, too."""
@@ -44,12 +35,7 @@ class Shortcut(ExpertsTechnique):
 
     def parts(self, width: int) -> dict[str, Any]:
         """The pair, and what its mixture is."""
-        part = {
-            "kind": "mixture",
-            "experts": self.experts,
-            "experts_per_token": self.experts_per_token,
-            "width": width // self.experts_per_token,
-            "normalized": True,
-            "balance": self.balance,
+        return {
+            "feed_forward": self.mixture(width, normalized=True),
+            "block": {"kind": "shortcut", "dense_width": width // 2},
         }
-        return {"feed_forward": part, "block": {"kind": "shortcut", "dense_width": width // 2}}

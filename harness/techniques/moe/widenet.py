@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.techniques.moe.parts import ExpertsTechnique, check_places
+from harness.techniques.moe.parts import RoutedExperts
 
 
 @dataclass(frozen=True)
-class WideNet(ExpertsTechnique):
+class WideNet(RoutedExperts):
     """All layers share attention, router and experts, and have norms of their own.
 
     Each expert is 1/experts_per_token as wide as the dense layer, so at every depth a token meets as many feed-forward
@@ -19,28 +19,8 @@ class WideNet(ExpertsTechnique):
     is as large as before. Source: Xue et al. 2021, section 3.
     """
 
-    experts: int = 8
-    experts_per_token: int = 2
-    balance: float = 0.01
-
-    family: ClassVar = "moe"
     paper: ClassVar = "WideNet, arXiv 2107.11817"
-    library: ClassVar = "this harness"
-
-    def __post_init__(self) -> None:
-        check_places(self.experts, self.experts_per_token, self.balance)
-
-    def divisor(self) -> int:
-        """Experts that a token visits."""
-        return self.experts_per_token
 
     def parts(self, width: int) -> dict[str, Any]:
         """The layer's feed-forward, and the stack that repeats it."""
-        part = {
-            "kind": "mixture",
-            "experts": self.experts,
-            "experts_per_token": self.experts_per_token,
-            "width": width // self.divisor(),
-            "balance": self.balance,
-        }
-        return {"feed_forward": part, "stack": {"kind": "shared"}}
+        return {"feed_forward": self.mixture(width), "stack": {"kind": "shared"}}
